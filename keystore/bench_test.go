@@ -1,0 +1,88 @@
+package keystore_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/coatcheck/coatcheck/keystore"
+)
+
+var (
+	benchValue      = []byte("4111111111111111")
+	benchAdditional = []byte("coatcheck record, 64 bytes or so of header that is bound to it..")
+)
+
+// hotPath are the calls that every tokenization makes, each with what it needs
+// made beforehand.
+func hotPath(t testing.TB) map[string]func() {
+	keys := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...))
+	ctx := t.Context()
+	ring, err := keys.Keyring(ctx, "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, version, err := ring.Seal(nil, benchValue, benchAdditional)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := readVectors(t).Sealed[0] // under version 1
+	dst := make([]byte, 0, 128)
+	return map[string]func(){
+		"Keyring": func() { _, _ = keys.Keyring(ctx, "default") },
+		"Seal":    func() { _, _, _ = ring.Seal(dst, benchValue, benchAdditional) },
+		"Open":    func() { _, _ = ring.Open(dst, version, sealed, benchAdditional) },
+		"OpenOld": func() { _, _ = ring.Open(dst, old.Version, old.Sealed, old.Additional) },
+		"MAC":     func() { _, _, _ = ring.MAC(keystore.Index, "value", benchValue) },
+		"Permute": func() { block := [16]byte{1}; ring.Permute(&block) },
+		"Unpermute": func() {
+			block := [16]byte{1}
+			_ = ring.Unpermute(version, &block)
+		},
+	}
+}
+
+func BenchmarkKeyring(b *testing.B) {
+	for name, f := range hotPath(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f()
+			}
+		})
+	}
+}
+
+func BenchmarkKeyringParallel(b *testing.B) {
+	ring := vectorRing(b)
+	b.Run("MAC", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				_, _, _ = ring.MAC(keystore.Index, "value", benchValue)
+			}
+		})
+	})
+	b.Run("Permute", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			block := [16]byte{1}
+			for pb.Next() {
+				ring.Permute(&block)
+			}
+		})
+	})
+}
+
+func BenchmarkSealSizes(b *testing.B) {
+	ring := vectorRing(b)
+	for _, size := range []int{16, 256, 4 << 10, 64 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			plaintext, dst := make([]byte, size), make([]byte, 0, size+keystore.Overhead)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _, _ = ring.Seal(dst, plaintext, benchAdditional)
+			}
+		})
+	}
+}

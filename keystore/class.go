@@ -1,0 +1,51 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrClass says that keys of the class that was named are not for the use that
+// was asked of them. It can only come from a defect.
+var ErrClass = errors.New("keystore: key class is not for this use")
+
+// Class says what a key is for. The numbers are part of stored forms and
+// labels: they never change, and none is ever given a second meaning.
+type Class uint8
+
+const (
+	// Data keys seal values, with AES-256-GCM.
+	Data Class = 1
+
+	// Token keys turn record ids into tokens, with one block of AES-256.
+	Token Class = 2
+
+	// Index keys MAC values, so that equal values can be found without being
+	// stored, with HMAC-SHA-256.
+	Index Class = 3
+
+	// Subject keys MAC the ids of the persons whom values are about, with
+	// HMAC-SHA-256.
+	Subject Class = 4
+)
+
+// classes are all the classes that a keyring has.
+var classes = [...]Class{Data, Token, Index, Subject}
+
+// String returns the name of the class, as in "data", or "class(9)" for a
+// number that is none.
+func (c Class) String() string {
+	switch c {
+	case Data:
+		return "data"
+	case Token:
+		return "token"
+	case Index:
+		return "index"
+	case Subject:
+		return "subject"
+	}
+	return fmt.Sprintf("class(%d)", uint8(c))
+}
+
+func (c Class) valid() bool { return c >= Data && c <= Subject }

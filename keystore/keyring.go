@@ -1,0 +1,204 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// Overhead is by how many bytes Seal's result is longer than its plaintext: 12
+// for the nonce, 16 for the tag.
+const Overhead = 28
+
+// MaxPlaintext is the largest plaintext in bytes that Seal takes: 16 MiB, far
+// more than any value, far less than where GCM ends.
+const MaxPlaintext = 16 << 20
+
+// Sentinels of Keyring.
+var (
+	// ErrKeyVersion says that the keyring has no key of that version: it has
+	// been retired, or another replica has made it since this keyring was
+	// loaded, or somebody made the number up.
+	ErrKeyVersion = errors.New("keystore: unknown key version")
+
+	// ErrOpen says that the bytes were not sealed under this key with this
+	// additional data, or have been altered or cut since. It doesn't say
+	// which: nobody can know.
+	ErrOpen = errors.New("keystore: sealed data doesn't open")
+
+	// ErrTooLarge says that a plaintext is larger than MaxPlaintext.
+	ErrTooLarge = errors.New("keystore: plaintext too large")
+)
+
+// Keyring holds the keys of a namespace, all classes and versions, ready for
+// use. It never changes: keys that are made later are in a later Keyring. It
+// always has at least one key of each class. Only Keystore makes a Keyring;
+// the zero Keyring has no keys and must not be used.
+//
+// A Keyring is safe for concurrent use. It prints the versions of its keys and
+// nothing else of them, whatever the verb and wherever it is embedded.
+type Keyring struct {
+	// Package fmt ignores our methods on an unexported field of somebody's
+	// struct. It follows one pointer at most, for a verb that doesn't fit, and
+	// prints addresses behind that one: in ringKeys every key is a pointer.
+	keys      *ringKeys
+	namespace string
+}
+
+func newKeyring(namespace string, keys *ringKeys) *Keyring {
+	return &Keyring{keys: keys, namespace: namespace}
+}
+
+// Namespace returns the name of the namespace whose keys these are.
+func (k *Keyring) Namespace() string { return k.namespace }
+
+// ActiveVersion returns the version of the class that new work is done under,
+// which is the largest, or 0 for a class that is none.
+func (k *Keyring) ActiveVersion(class Class) uint32 {
+	switch class {
+	case Data:
+		return k.keys.data.active().number
+	case Token:
+		return k.keys.token.active().number
+	case Index:
+		return k.keys.index.active().number
+	case Subject:
+		return k.keys.subject.active().number
+	}
+	return 0
+}
+
+// Versions returns the versions of the class that the keyring has, the active
+// one first and the oldest last, or none for a class that is none. While an
+// index key is being replaced, a look-up has to be made under each. The slice
+// is the caller's own.
+func (k *Keyring) Versions(class Class) []uint32 {
+	switch class {
+	case Data:
+		return k.keys.data.numbers()
+	case Token:
+		return k.keys.token.numbers()
+	case Index:
+		return k.keys.index.numbers()
+	case Subject:
+		return k.keys.subject.numbers()
+	}
+	return nil
+}
+
+// Seal encrypts and authenticates plaintext, and authenticates additional,
+// under the active data key; it appends the result to dst and returns it with
+// the key's version, which Open needs. The result is Overhead bytes longer
+// than plaintext:
+//
+//	nonce(12) ciphertext tag(16)
+//
+// This is AES-256-GCM with a random nonce (NIST SP 800-38D, section 8.2.2). A
+// key may seal no more than 2³² times (section 8.3); replacing it in time is
+// up to the caller. dst and plaintext may share memory only if dst is
+// plaintext[:0]; dst and additional must share none.
+//
+// Errors: ErrTooLarge.
+func (k *Keyring) Seal(dst, plaintext, additional []byte) (sealed []byte, version uint32, err error) {
+	if len(plaintext) > MaxPlaintext {
+		return nil, 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(plaintext))
+	}
+	active := k.keys.data.active()
+	return active.key.Seal(dst, nil, plaintext, additional), active.number, nil
+}
+
+// Open decrypts what Seal returned, under the data key of the version, and
+// appends the plaintext to dst. additional must be what Seal was given. After
+// an error nothing of the plaintext is in dst. dst and sealed may share memory
+// only if dst is sealed[:0]; dst and additional must share none.
+//
+// Errors: ErrKeyVersion, ErrOpen.
+func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([]byte, error) {
+	key, ok := k.keys.data.find(version)
+	if !ok {
+		return nil, fmt.Errorf("%w: data key %d", ErrKeyVersion, version)
+	}
+	plaintext, err := key.Open(dst, nil, sealed, additional)
+	if err != nil {
+		return nil, ErrOpen
+	}
+	return plaintext, nil
+}
+
+// MAC returns HMAC-SHA-256 (FIPS 198-1) of data under the active key of the
+// class, which is Index or Subject, and the key's version. The label says what
+// the sum is for: sums with different labels have nothing to do with each
+// other. What goes into the HMAC is
+//
+//	length(4, big endian, of label) label data
+//
+// Errors: ErrClass.
+func (k *Keyring) MAC(class Class, label string, data []byte) (sum [32]byte, version uint32, err error) {
+	keys, err := k.keys.macs(class)
+	if err != nil {
+		return sum, 0, err
+	}
+	active := keys.active()
+	return active.key.sum(label, data), active.number, nil
+}
+
+// MACVersion is MAC under the key of the version.
+//
+// Errors: ErrClass, ErrKeyVersion.
+func (k *Keyring) MACVersion(class Class, version uint32, label string, data []byte) (sum [32]byte, err error) {
+	keys, err := k.keys.macs(class)
+	if err != nil {
+		return sum, err
+	}
+	key, ok := keys.find(version)
+	if !ok {
+		return sum, fmt.Errorf("%w: %v key %d", ErrKeyVersion, class, version)
+	}
+	return key.sum(label, data), nil
+}
+
+// Permute enciphers the block in place under the active token key and returns
+// the key's version. It is the bare block cipher AES-256 (FIPS 197): the same
+// block always gives the same result, and different blocks different ones. It
+// authenticates nothing; the block has to hold something that Unpermute's
+// caller can check.
+func (k *Keyring) Permute(block *[16]byte) (version uint32) {
+	active := k.keys.token.active()
+	active.key.encrypt(block)
+	return active.number
+}
+
+// Unpermute deciphers in place a block that Permute made under the token key
+// of the version. Any block deciphers to something.
+//
+// Errors: ErrKeyVersion, and the block is as it was.
+func (k *Keyring) Unpermute(version uint32, block *[16]byte) error {
+	key, ok := k.keys.token.find(version)
+	if !ok {
+		return fmt.Errorf("%w: token key %d", ErrKeyVersion, version)
+	}
+	key.decrypt(block)
+	return nil
+}
+
+// String names the namespace and the active version of each class.
+func (k *Keyring) String() string {
+	return fmt.Sprintf("keyring of namespace %q (data %d, token %d, index %d, subject %d)", k.namespace,
+		k.ActiveVersion(Data), k.ActiveVersion(Token), k.ActiveVersion(Index), k.ActiveVersion(Subject))
+}
+
+// GoString is String.
+func (k *Keyring) GoString() string { return k.String() }
+
+// Format prints String, whatever the verb.
+func (k *Keyring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// LogValue is a group of what String shows.
+func (k *Keyring) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("namespace", k.namespace)}
+	for _, class := range classes {
+		attrs = append(attrs, slog.Uint64(class.String(), uint64(k.ActiveVersion(class))))
+	}
+	return slog.GroupValue(attrs...)
+}
