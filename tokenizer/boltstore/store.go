@@ -1,0 +1,221 @@
+// Package boltstore keeps a tokenizer.Store in one bbolt file.
+//
+// One process at a time may have it open: bbolt's file lock sees to that, and
+// a second opener is told at once. Everything that a unit holds, its audit
+// event included, is written in one bbolt transaction; units that arrive while
+// one is being synced share the next. Records are appended in the order of
+// their ids, so that the tree grows at its right edge.
+//
+// The file holds five buckets:
+//
+//	meta     format, log_id, next_id (the first id that is not reserved)
+//	records  id (8 bytes, big endian) → tokenizer.Record
+//	claims   key → value
+//	keys     namespace, class and version → keystore.WrappedKey
+//	log      sequence (8 bytes, big endian) → previous hash ‖ event
+package boltstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// Sentinels of Open.
+var (
+	// ErrLocked says that another process has the file open.
+	ErrLocked = errors.New("boltstore: in use by another process")
+
+	// ErrFormat says that the file is not a Coatcheck store, or one of a later
+	// version.
+	ErrFormat = errors.New("boltstore: not a store that this version can read")
+)
+
+// storeFormat is the version of the layout described above.
+const storeFormat = 1
+
+var (
+	metaBucket    = []byte("meta")
+	recordsBucket = []byte("records")
+	claimsBucket  = []byte("claims")
+	keysBucket    = []byte("keys")
+	logBucket     = []byte("log")
+
+	formatKey = []byte("format")
+	logIDKey  = []byte("log_id")
+	nextIDKey = []byte("next_id")
+)
+
+// Store is a tokenizer.Store in a bbolt file. It is safe for concurrent use.
+type Store struct {
+	db    *bbolt.DB
+	logID tokenizer.LogID
+	ids   idRange
+
+	// update runs a write transaction; tests put faults in its way.
+	update func(func(*bbolt.Tx) error) error
+
+	mu      sync.Mutex
+	pending []*write
+	closed  bool
+	broken  error // set once after a failure that only a restart can mend
+	failed  error // why the latest write failed; nil once one works again
+	wake    chan struct{}
+	done    chan struct{}
+}
+
+var _ tokenizer.Store = (*Store)(nil)
+
+// Open opens the store in the file, which is made if it doesn't exist; its
+// directory must exist. The file is readable and writable to its owner alone.
+//
+// Errors: ErrLocked, ErrFormat, tokenizer.ErrDamaged, or that of the file
+// system, such as fs.ErrPermission or syscall.ENOSPC.
+func Open(path string) (*Store, error) {
+	db, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, update: db.Update, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := s.initialize(); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	go s.run()
+	return s, nil
+}
+
+// openFile opens the bbolt file. bbolt panics on some damaged files and would
+// crash on reading beyond the end of one that was cut.
+func openFile(path string) (db *bbolt.DB, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			db, err = nil, fmt.Errorf("%w: %s: bbolt can't read it", tokenizer.ErrDamaged, path)
+		}
+	}()
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:      time.Nanosecond, // try the lock once
+		FreelistType: bbolt.FreelistMapType,
+	})
+	switch {
+	case errors.Is(err, bbolt.ErrTimeout):
+		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
+	case errors.Is(err, bbolt.ErrInvalid), errors.Is(err, bbolt.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, path, err)
+	case errors.Is(err, bbolt.ErrChecksum):
+		return nil, fmt.Errorf("%w: %s: %w", tokenizer.ErrDamaged, path, err)
+	case err != nil:
+		return nil, fmt.Errorf("boltstore: open: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err == nil {
+		err = db.View(func(tx *bbolt.Tx) error {
+			if info.Size() < tx.Size() {
+				return fmt.Errorf("%w: %s is cut short: %d bytes of %d", tokenizer.ErrDamaged, path, info.Size(), tx.Size())
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// initialize makes the buckets of a new file or checks those of an old one,
+// and reserves the first ids, so that a store that can't be written to is
+// found out at the start.
+func (s *Store) initialize() error {
+	return s.guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			meta := tx.Bucket(metaBucket)
+			if meta == nil {
+				if name, _ := tx.Cursor().First(); name != nil {
+					return ErrFormat
+				}
+				if err := create(tx); err != nil {
+					return err
+				}
+				meta = tx.Bucket(metaBucket)
+			}
+			if f := meta.Get(formatKey); len(f) != 1 || f[0] != storeFormat {
+				return ErrFormat
+			}
+			if n := copy(s.logID[:], meta.Get(logIDKey)); n != len(s.logID) {
+				return fmt.Errorf("%w: no log id", tokenizer.ErrDamaged)
+			}
+			limit, err := s.ids.extend(tx)
+			if err == nil {
+				tx.OnCommit(func() { s.ids.extended(limit) })
+			}
+			return err
+		})
+	})
+}
+
+// create lays out a new store.
+func create(tx *bbolt.Tx) error {
+	for _, name := range [][]byte{metaBucket, recordsBucket, claimsBucket, keysBucket, logBucket} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	var logID tokenizer.LogID
+	if _, err := rand.Read(logID[:]); err != nil {
+		return err
+	}
+	meta := tx.Bucket(metaBucket)
+	return errors.Join(
+		meta.Put(formatKey, []byte{storeFormat}),
+		meta.Put(logIDKey, logID[:]),
+		meta.Put(nextIDKey, binary.BigEndian.AppendUint64(nil, 1)),
+	)
+}
+
+// Close writes what has been handed to Commit and closes the file. Commits
+// that come later fail with tokenizer.ErrUnavailable. Readers must be done.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	already := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if already {
+		return nil
+	}
+	s.signal()
+	<-s.done
+	return s.db.Close()
+}
+
+// guard runs fn and turns a panic of bbolt, which is how it reports a damaged
+// page, into an error.
+func (s *Store) guard(fn func() error) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("%w: bbolt: %v", tokenizer.ErrDamaged, fault)
+		}
+	}()
+	return fn()
+}
+
+// Check reports why the latest write failed, or, when it did, whether one
+// works by now.
+func (s *Store) Check(ctx context.Context) error {
+	s.mu.Lock()
+	failed, broken := s.failed, s.broken
+	s.mu.Unlock()
+	if broken != nil || failed == nil {
+		return broken
+	}
+	return s.submit(ctx, &write{ctx: ctx, done: make(chan struct{})})
+}

@@ -1,0 +1,238 @@
+package boltstore
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/coatcheck/coatcheck/tokenizer"
+	"github.com/coatcheck/coatcheck/tokenizer/storetest"
+)
+
+func open(t *testing.T, path string) *Store {
+	t.Helper()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, storetest.Harness{
+		Open: func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			s := open(t, path)
+			t.Cleanup(func() { closeChecked(t, s) })
+			return s, func() tokenizer.Store {
+				closeChecked(t, s)
+				s = open(t, path)
+				return s
+			}
+		},
+		Fail: func(s tokenizer.Store) { failNext(s.(*Store), diskFullError) },
+	})
+}
+
+// closeChecked has bbolt check its file for consistency, then closes it.
+func closeChecked(t *testing.T, s *Store) {
+	t.Helper()
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		for err := range tx.Check() {
+			t.Errorf("bbolt: %v", err)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+var diskFullError = &os.PathError{Op: "write", Path: "store.db", Err: syscall.ENOSPC}
+
+// failNext makes the next transaction of the store fail at its end, after
+// everything has been put into it. The store must be idle.
+func failNext(s *Store, err error) {
+	whole := s.update
+	s.update = func(fn func(*bbolt.Tx) error) error {
+		s.update = whole
+		return whole(func(tx *bbolt.Tx) error {
+			if err := fn(tx); err != nil {
+				return err
+			}
+			return err
+		})
+	}
+}
+
+func event(tokenizer.Outcome) []byte { return []byte("event") }
+
+func TestSecondOpenerIsRefusedAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	defer closeChecked(t, s)
+	refused := make(chan error, 1)
+	go func() {
+		_, err := Open(path)
+		refused <- err
+	}()
+	select {
+	case err := <-refused:
+		if !errors.Is(err, ErrLocked) {
+			t.Fatalf("a second Open: %v, want ErrLocked", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a second Open hangs")
+	}
+}
+
+func TestAFailedSyncStopsTheStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	ctx := context.Background()
+	if _, err := s.Commit(ctx, tokenizer.Unit{Event: event}); err != nil {
+		t.Fatal(err)
+	}
+	failNext(s, syscall.EIO)
+	for i := range 3 { // the fault is injected once; the store stays shut
+		if _, err := s.Commit(ctx, tokenizer.Unit{Event: event}); !errors.Is(err, tokenizer.ErrUnavailable) {
+			t.Fatalf("commit %d after a failed sync: %v", i, err)
+		}
+		if err := s.Check(ctx); !errors.Is(err, tokenizer.ErrUnavailable) {
+			t.Fatalf("Check after a failed sync: %v", err)
+		}
+	}
+	closeChecked(t, s)
+	s = open(t, path)
+	defer closeChecked(t, s)
+	if _, err := s.Commit(ctx, tokenizer.Unit{Event: event}); err != nil {
+		t.Fatalf("Commit after a restart: %v", err)
+	}
+	if entries, err := s.Entries(ctx, 0, 10); err != nil || len(entries) != 2 {
+		t.Fatalf("%d entries, %v; want 2", len(entries), err)
+	}
+}
+
+func TestCloseWritesWhatWasHandedIn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	const n = 50
+	results := make(chan error, n)
+	for range n {
+		go func() {
+			_, err := s.Commit(context.Background(), tokenizer.Unit{Event: event})
+			results <- err
+		}()
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := 0
+	for range n {
+		if err := <-results; err == nil {
+			acknowledged++
+		} else if !errors.Is(err, tokenizer.ErrUnavailable) {
+			t.Errorf("Commit beside Close: %v", err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("a second Close: %v", err)
+	}
+	if _, err := s.Record(context.Background(), 1); !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Errorf("Record after Close: %v", err)
+	}
+	s = open(t, path)
+	defer closeChecked(t, s)
+	if entries, err := s.Entries(context.Background(), 0, 2*n); err != nil || len(entries) != acknowledged {
+		t.Errorf("%d entries, %v; %d commits were acknowledged", len(entries), err, acknowledged)
+	}
+}
+
+func TestOpenRefusesOtherFiles(t *testing.T) {
+	write := func(content []byte) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bolt := func(fn func(*bbolt.Tx) error) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			db, err := bbolt.Open(path, 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(db.Update(fn), db.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	store := func(change func(t *testing.T, path string)) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			s := open(t, path)
+			for range 100 {
+				if _, err := s.Commit(context.Background(), tokenizer.Unit{Event: func(tokenizer.Outcome) []byte { return make([]byte, 4096) }}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			closeChecked(t, s)
+			change(t, path)
+		}
+	}
+	for _, row := range []struct {
+		name    string
+		make    func(*testing.T, string)
+		wantErr error
+	}{
+		{"text", write([]byte("this is not a database, though it is quite long for one\n")), ErrFormat},
+		{"zeros", write(make([]byte, 1<<16)), ErrFormat},
+		{"another program's bbolt file", bolt(func(tx *bbolt.Tx) error {
+			_, err := tx.CreateBucket([]byte("widgets"))
+			return err
+		}), ErrFormat},
+		{"a later format", store(func(t *testing.T, path string) {
+			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte{2}) })(t, path)
+		}), ErrFormat},
+		{"no log id", store(func(t *testing.T, path string) {
+			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(logIDKey) })(t, path)
+		}), tokenizer.ErrDamaged},
+		{"no next id", store(func(t *testing.T, path string) {
+			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(nextIDKey) })(t, path)
+		}), tokenizer.ErrDamaged},
+		{"cut short", store(func(t *testing.T, path string) {
+			if err := os.Truncate(path, 1<<16); err != nil {
+				t.Fatal(err)
+			}
+		}), tokenizer.ErrDamaged},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			row.make(t, path)
+			s, err := Open(path)
+			if err == nil {
+				_ = s.Close()
+			}
+			if !errors.Is(err, row.wantErr) {
+				t.Fatalf("Open: %v, want %v", err, row.wantErr)
+			}
+		})
+	}
+}
+
+func TestTheFileIsTheOwnersAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	closeChecked(t, open(t, path))
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("mode %v, %v", info.Mode(), err)
+	}
+}

@@ -1,0 +1,113 @@
+package tokenizer
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// golden is the record whose stored form and additional data are pinned in
+// testdata/record-v1.txt.
+var golden = Record{
+	ID: 0x0102030405060708, Namespace: "default", Profile: "card",
+	Created: time.Unix(1_764_000_000, 0).UTC(), KeyVersion: 300,
+	Check: [4]byte{0xde, 0xad, 0xbe, 0xef}, Value: []byte("sealed value"), Metadata: []byte("sealed labels"),
+}
+
+func TestRecordVector(t *testing.T) {
+	vectors := readVectors(t, "testdata/record-v1.txt")
+	stored, err := golden.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string][]byte{
+		"stored":                stored,
+		"additional value":      golden.additionalData(nil, partValue),
+		"additional metadata":   golden.additionalData(nil, partMetadata),
+		"metadata of two pairs": mustMetadata(t, map[string]string{"order": "42", "channel": "web"}),
+	} {
+		if want := vectors[name]; !bytes.Equal(got, want) {
+			t.Errorf("%s is %x, want %x", name, got, want)
+		}
+	}
+	parsed, err := ParseRecord(golden.ID, vectors["stored"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := parsed.AppendBinary(nil)
+	if err != nil || !bytes.Equal(again, stored) {
+		t.Errorf("what was parsed marshals to %x, %v", again, err)
+	}
+}
+
+func mustMetadata(t *testing.T, labels map[string]string) []byte {
+	t.Helper()
+	b, err := appendMetadata(nil, labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// readVectors reads lines of the form name: hex.
+func readVectors(t *testing.T, path string) map[string][]byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vectors := make(map[string][]byte)
+	for line := range strings.Lines(string(data)) {
+		name, digits, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if vectors[name], err = hex.DecodeString(digits); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	return vectors
+}
+
+func TestRecordsOfOtherFormsAreDamaged(t *testing.T) {
+	stored, err := golden.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"empty":              nil,
+		"a later format":     append([]byte{2}, stored[1:]...),
+		"a byte more":        append(bytes.Clone(stored), 0),
+		"a padded length":    bytes.Replace(stored, []byte("\x07default"), []byte("\x87\x00default"), 1),
+		"a length too large": bytes.Replace(stored, []byte("\x04card"), []byte("\xffcard"), 1),
+	} {
+		if _, err := ParseRecord(1, b); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v, want ErrDamaged", name, err)
+		}
+	}
+	for n := range stored {
+		if _, err := ParseRecord(1, stored[:n]); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut to %d bytes: %v, want ErrDamaged", n, err)
+		}
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	stored, _ := golden.AppendBinary(nil)
+	f.Add(stored)
+	f.Add([]byte{1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := ParseRecord(7, b)
+		if err != nil {
+			return
+		}
+		again, err := r.AppendBinary(nil)
+		if err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%x parses, but marshals to %x, %v", b, again, err)
+		}
+	})
+}

@@ -1,0 +1,160 @@
+package tokenizer
+
+import (
+	"context"
+	"errors"
+
+	"github.com/coatcheck/coatcheck/keystore"
+)
+
+// Sentinels of Store. A Store wraps them with what it knows; it never adds a
+// value, a token or the bytes of an event.
+var (
+	// ErrNotFound says that nothing is stored under an id or a key.
+	ErrNotFound = errors.New("tokenizer: not found")
+
+	// ErrUnavailable says that the store can't be read or written now. After
+	// Commit it says that the unit is not durable as far as this process
+	// knows; the caller must not answer as if it were.
+	ErrUnavailable = errors.New("tokenizer: store unavailable")
+
+	// ErrDamaged says that what is stored is not what was written: a record
+	// that doesn't parse or doesn't open. Trying again doesn't help.
+	ErrDamaged = errors.New("tokenizer: stored data damaged")
+
+	// ErrIDTaken says that a unit inserts a record under an id that has one.
+	// It can only come from a defect: ids are reserved.
+	ErrIDTaken = errors.New("tokenizer: record id taken")
+)
+
+// Store keeps records, conditional claims, wrapped keys and the audit log, and
+// makes changes to them durable together. It holds nothing that is of use
+// without the keystore.
+//
+// A Store is safe for concurrent use. More than one process may work on the
+// same data where the implementation says so (PostgreSQL); with bbolt a second
+// opener is refused. Every promise below holds across the processes of one
+// store.
+//
+// What any implementation must do is written as a test in package storetest.
+type Store interface {
+	// ReserveIDs reserves n consecutive record ids, n from 1 to MaxReserve,
+	// and returns the first, which is at least 1.
+	//
+	// An id MUST NOT be returned twice: not to another process, not after a
+	// crash, not after the unit for which it was reserved failed. Ids that are
+	// never used are gaps; gaps are fine. Ids should be handed out in
+	// ascending order, so that records arrive in the order of their keys.
+	//
+	// Errors: ErrUnavailable, or that of ctx.
+	ReserveIDs(ctx context.Context, n int) (first uint64, err error)
+
+	// Record returns the committed record with the id. The result is the
+	// caller's own copy.
+	//
+	// Errors: ErrNotFound, ErrDamaged, ErrUnavailable, or that of ctx.
+	Record(ctx context.Context, id uint64) (Record, error)
+
+	// Claimed returns the value of the claim that holds the key: what a later
+	// claim of that key would lose to.
+	//
+	// Errors: ErrNotFound, ErrUnavailable, or that of ctx.
+	Claimed(ctx context.Context, key []byte) (value []byte, err error)
+
+	// Commit makes all of the unit durable, or none of it.
+	//
+	// When Commit returns nil, the unit MUST survive a crash of the process
+	// and of the machine, and every later read, by any process, MUST see it.
+	// When it returns ErrUnavailable, the unit may turn out to be durable after
+	// a restart all the same (the machine may fail between the write and the
+	// answer), but never a part of it. After any other error nothing of it is
+	// written.
+	//
+	// Units that arrive while another is being written are written together;
+	// one that fails does not take another down with it. ctx bounds the wait
+	// for the start of the write: a unit whose ctx ends before that is not
+	// written and the error is that of ctx. A write that has begun is waited
+	// for.
+	//
+	// Errors: ErrUnavailable, ErrIDTaken, keystore.ErrKeyExists, or that of
+	// ctx.
+	Commit(ctx context.Context, unit Unit) (Outcome, error)
+
+	// WrappedKeys returns the wrapped keys of a namespace, all classes and
+	// versions, in any order; none is not an error.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	WrappedKeys(ctx context.Context, namespace string) ([]keystore.WrappedKey, error)
+
+	// LogID names the audit log to which Commit of this store appends. It is
+	// chosen at random when the log is made and never changes.
+	LogID() LogID
+
+	// Entries returns up to limit committed entries of the audit log with
+	// sequence numbers above after, in order and without a gap; an empty
+	// result says that there are none yet.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	Entries(ctx context.Context, after uint64, limit int) ([]Entry, error)
+
+	// Check says whether a Commit would work now, as far as can be told
+	// without one. It is cheap enough to be called every second.
+	//
+	// Errors: ErrUnavailable.
+	Check(ctx context.Context) error
+}
+
+// MaxReserve is the largest number of ids that one ReserveIDs may ask for.
+const MaxReserve = 1 << 16
+
+// Unit is what one call changes together with the audit event that tells of
+// it. There is no state without its event, and no event without its state.
+type Unit struct {
+	// Records are inserted under ids from ReserveIDs. Their order is of no
+	// matter; the store writes them in the order of ids.
+	Records []Record
+
+	// Claims are conditional entries, settled in order inside the commit.
+	Claims []Claim
+
+	// Keys are wrapped keys to add. If the version of any is taken, the whole
+	// unit fails with keystore.ErrKeyExists.
+	Keys []keystore.WrappedKey
+
+	// Event returns the body of the audit event, given the outcome. It is
+	// required. It is called inside the commit, perhaps more than once (the
+	// last result counts), and must be quick, must not block and must return
+	// at least one byte, which the caller doesn't change afterwards.
+	Event func(Outcome) []byte
+}
+
+// Claim is a conditional entry: the first to claim a key holds it.
+type Claim struct {
+	// Key is what is claimed, 1 to MaxClaim bytes. A key is never derived
+	// from a value without a key of the keyring.
+	Key []byte
+
+	// Value is what the key holds from then on, 1 to MaxClaim bytes.
+	Value []byte
+
+	// Record is the position in Unit.Records of the record that is inserted
+	// only if this claim is won, or NoRecord.
+	Record int
+}
+
+// Bounds of a Claim.
+const (
+	MaxClaim = 1 << 10
+	NoRecord = -1
+)
+
+// Outcome says how a unit was settled.
+type Outcome struct {
+	// Sequence is the number of the unit's event in the audit log, from 1.
+	Sequence uint64
+
+	// Held has an element for each claim of the unit: nil where the claim was
+	// won, else the value of the earlier claim that holds the key. It is nil
+	// for a unit without claims.
+	Held [][]byte
+}
