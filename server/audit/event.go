@@ -1,0 +1,222 @@
+// Package audit is the record of who did what with which data: events, the
+// hash chain that they are in, and the files in which they can be read.
+//
+// # Where the record is
+//
+// The durable record is the store. Each event is committed there in one unit
+// with the state that it tells of, so there is neither without the other; see
+// tokenizer.Store. The store numbers the events of its log from 1 and chains
+// each to the one before by a hash.
+//
+// The segments, files of JSON lines in a directory, are a copy for people and
+// tools. They follow the store: whatever is committed is written to them
+// shortly after, and synced about once a second. After a crash they may lag
+// behind or end in half a line; opening them mends that from the store. Nothing
+// is lost with them: the directory may be moved away or deleted while the
+// server is stopped, and is rebuilt whole when it starts.
+//
+// # What an event says
+//
+// An event is one JSON object on one line of ASCII, in which whatever is not
+// printable ASCII is escaped. Its schema is that of Event, version 1: fields
+// always come in the order of the struct, and those that are empty are left
+// out, except v and time. New fields may be added to the version; a field
+// never changes its meaning.
+//
+// An event never holds a value, a token or a customer id. What it must point
+// to, it names by a digest under a key of the keyring.
+//
+// # How a line is chained
+//
+// A line is an object of five fields without any space between them, in this
+// order, followed by a line feed:
+//
+//	{"log":"…","seq":1,"prev":"…","hash":"…","event":{…}}
+//
+// log is the id of the log (32 hexadecimal digits), seq the number of the
+// event, prev the hash of the event before, hash that of this one (64
+// hexadecimal digits each, in lower case), and event the exact bytes that were
+// hashed. With ‖ for concatenation and seq as 8 bytes, big endian:
+//
+//	hash      = SHA-256("coatcheck audit entry v1\n" ‖ seq ‖ prev ‖ event)
+//	first prev = SHA-256("coatcheck audit log v1\n" ‖ log)
+//
+// log, prev and hash go into it as bytes, not as digits.
+package audit
+
+import (
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Decision is what policy said to a call.
+type Decision string
+
+// Decisions. A call that failed before policy was asked has Deny, or, if no
+// decision was needed, none.
+const (
+	Allow Decision = "allow"
+	Deny  Decision = "deny"
+)
+
+// Actions of events that tell of the system itself and not of a call.
+const (
+	ActionStart      = "start"       // the server is ready to serve
+	ActionStop       = "stop"        // the server has stopped serving
+	ActionCreateKeys = "create-keys" // keys were added to a keyring
+)
+
+// Version is the version of the schema, the field v of every event.
+const Version = 1
+
+// Event is one audit event. Every field may be empty.
+type Event struct {
+	// Time is when the call came in. It is written in UTC to the nanosecond,
+	// in the form of RFC 3339 and always at the same length.
+	Time time.Time `json:"time"`
+
+	// RequestID is the id that the server gave to the call.
+	RequestID string `json:"request_id"`
+
+	// Caller is the identity that the client's certificate gives: a SPIFFE ID,
+	// "dns:NAME" or "cn:NAME". It is empty if the certificate gives none.
+	Caller string `json:"caller"`
+
+	// Certificate is the SHA-256 hash of the client's certificate (DER), in
+	// hexadecimal.
+	Certificate string `json:"certificate"`
+
+	// Peer is the network address of the client, "ip:port".
+	Peer string `json:"peer"`
+
+	// Method is the full name of the RPC, as in
+	// "/coatcheck.v1.TokenizationService/Tokenize". Events of the system
+	// itself have none.
+	Method string `json:"method"`
+
+	// Action is what policy calls the RPC, or one of the Action constants.
+	Action string `json:"action"`
+
+	// Namespace is the tenant whose data it is about.
+	Namespace string `json:"namespace"`
+
+	// Profile is the name of the profile of the data.
+	Profile string `json:"profile"`
+
+	// Purpose is what for the data was to be revealed.
+	Purpose string `json:"purpose"`
+
+	// Reveal is how much was revealed, "MASKED" or "FULL". It is empty if
+	// nothing was, whatever had been asked for.
+	Reveal string `json:"reveal"`
+
+	// Decision is what policy said.
+	Decision Decision `json:"decision"`
+
+	// Rule is the rule of the policy that allowed it.
+	Rule string `json:"rule"`
+
+	// Policy is the SHA-256 hash of the policy file, in hexadecimal.
+	Policy string `json:"policy"`
+
+	// Code is the canonical name of the gRPC status code of the answer, such
+	// as "OK" or "PERMISSION_DENIED".
+	Code string `json:"code"`
+
+	// Reason says in a machine-readable form why the call failed, as in
+	// "NO_RULE". It is empty when Code is "OK".
+	Reason string `json:"reason"`
+
+	// Items are what the call was about, each with the digest of its token.
+	Items []Item `json:"items"`
+}
+
+// Item is one token that a call was about.
+type Item struct {
+	// Token is a digest of the token under a key of the keyring, as
+	// tokenizer.Tokenizer.Digest makes it.
+	Token string `json:"token"`
+}
+
+// timeForm is RFC 3339 with nine digits of a second, for times in UTC.
+const timeForm = "2006-01-02T15:04:05.000000000Z"
+
+// Body returns the event as JSON: one object, without a line break, in
+// printable ASCII whatever the fields hold. Bytes that are not UTF-8 become
+// U+FFFD. Equal events have equal bodies.
+func (e *Event) Body() []byte {
+	b := make([]byte, 0, 768+64*len(e.Items))
+	b = append(b, `{"v":1,"time":"`...)
+	b = e.Time.UTC().AppendFormat(b, timeForm)
+	b = append(b, '"')
+	for _, f := range [...]struct{ name, value string }{
+		{"request_id", e.RequestID},
+		{"caller", e.Caller},
+		{"certificate", e.Certificate},
+		{"peer", e.Peer},
+		{"method", e.Method},
+		{"action", e.Action},
+		{"namespace", e.Namespace},
+		{"profile", e.Profile},
+		{"purpose", e.Purpose},
+		{"reveal", e.Reveal},
+		{"decision", string(e.Decision)},
+		{"rule", e.Rule},
+		{"policy", e.Policy},
+		{"code", e.Code},
+		{"reason", e.Reason},
+	} {
+		if f.value != "" {
+			b = append(append(append(b, `,"`...), f.name...), `":`...)
+			b = appendString(b, f.value)
+		}
+	}
+	for i, item := range e.Items {
+		if i == 0 {
+			b = append(b, `,"items":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = append(b, `{"token":`...)
+		b = append(appendString(b, item.Token), '}')
+	}
+	if len(e.Items) > 0 {
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
+
+// appendString appends s as a JSON string in printable ASCII.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	plain := 0 // where what needs no escape begins
+	for i := 0; i < len(s); {
+		c := s[i]
+		if ' ' <= c && c <= '~' && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		b = append(b, s[plain:i]...)
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if c == '"' || c == '\\' {
+			b = append(b, '\\', c)
+		} else {
+			b = appendEscape(b, r)
+		}
+		i += size
+		plain = i
+	}
+	return append(append(b, s[plain:]...), '"')
+}
+
+// appendEscape appends a character as \uXXXX: as a pair of surrogates if it is
+// beyond U+FFFF (RFC 8259, section 7).
+func appendEscape(b []byte, r rune) []byte {
+	if r > 0xffff {
+		high, low := utf16.EncodeRune(r)
+		return appendEscape(appendEscape(b, high), low)
+	}
+	const digits = "0123456789abcdef"
+	return append(b, '\\', 'u', digits[r>>12&0xf], digits[r>>8&0xf], digits[r>>4&0xf], digits[r&0xf])
+}

@@ -1,0 +1,33 @@
+package audit
+
+import (
+	"context"
+
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// Log is where events are committed, each together with the state that it
+// tells of. It is safe for concurrent use.
+type Log struct {
+	store    tokenizer.Store
+	segments *Segments
+}
+
+// NewLog returns a Log that commits to the store and lets the segments know.
+func NewLog(store tokenizer.Store, segments *Segments) *Log {
+	return &Log{store, segments}
+}
+
+// Commit makes the unit durable together with the event, or neither. The unit
+// brings no Event of its own.
+//
+// Errors: those of tokenizer.Store.Commit.
+func (l *Log) Commit(ctx context.Context, unit tokenizer.Unit, event *Event) error {
+	body := event.Body()
+	unit.Event = func(tokenizer.Outcome) []byte { return body }
+	if _, err := l.store.Commit(ctx, unit); err != nil {
+		return err
+	}
+	l.segments.Wake()
+	return nil
+}

@@ -1,0 +1,153 @@
+package audit
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// Summary tells of a log that was verified.
+type Summary struct {
+	Log    tokenizer.LogID
+	First  uint64         // number of the first event
+	Last   uint64         // number of the last event
+	Head   tokenizer.Hash // hash of the last event
+	Events uint64
+}
+
+// Verify reads a whole log, from its first event on, and checks each line: that
+// it is of the same log, that no number is missing or there twice, and that it
+// is chained to the line before by its hash. The name is only for errors.
+//
+// Whatever was changed, removed, added or moved is found, with one exception:
+// lines that were cut off at the end, whole, can't be told from lines that were
+// never written. To find that, compare Summary.Last and Head with what was
+// noted down elsewhere.
+//
+// An empty log is whole. Errors say the line: ErrBroken, ErrTorn for a last
+// line that is unfinished, or that of r. The Summary that comes with an error
+// tells of the lines before.
+func Verify(name string, r io.Reader) (Summary, error) {
+	var c chain
+	err := c.read(name, r)
+	return c.Summary, err
+}
+
+// VerifyDir verifies the log in the segments of a directory, as Verify does.
+// Files that don't have the name of a segment are not looked at.
+func VerifyDir(dir string) (Summary, error) {
+	var c chain
+	segments, err := listSegments(dir)
+	if err != nil {
+		return c.Summary, err
+	}
+	for i, segment := range segments {
+		if want := c.Last + 1; segment.first != want {
+			return c.Summary, fmt.Errorf("%w: %s: begins with event %d, not %d", ErrBroken, segment.name, segment.first, want)
+		}
+		err := c.readFile(filepath.Join(dir, segment.name))
+		if errors.Is(err, ErrTorn) && i < len(segments)-1 {
+			err = fmt.Errorf("%w: %s: the last line is unfinished, though another segment follows", ErrBroken, segment.name)
+		}
+		if err != nil {
+			return c.Summary, err
+		}
+	}
+	return c.Summary, nil
+}
+
+// chain is a log that is being verified.
+type chain struct{ Summary }
+
+func (c *chain) readFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return c.read(filepath.Base(path), f)
+}
+
+// read goes on with the lines of r.
+func (c *chain) read(name string, r io.Reader) error {
+	lines := newLineReader(r)
+	for number := 1; ; number++ {
+		line, err := lines.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = c.add(line)
+		}
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", name, number, err)
+		}
+	}
+}
+
+// add checks that a line is the next one.
+func (c *chain) add(line []byte) error {
+	log, e, err := ParseLine(line)
+	if err != nil {
+		return err
+	}
+	prev := c.Head
+	if c.Events == 0 {
+		c.Log, c.First = log, 1
+		prev = tokenizer.Genesis(log)
+	}
+	switch {
+	case log != c.Log:
+		return fmt.Errorf("%w: event %d is of log %s, not %s", ErrBroken, e.Sequence, log, c.Log)
+	case e.Sequence != c.Last+1:
+		return fmt.Errorf("%w: event %d where %d should be", ErrBroken, e.Sequence, c.Last+1)
+	case e.Prev != prev:
+		return fmt.Errorf("%w: event %d is not chained to what is before it", ErrBroken, e.Sequence)
+	}
+	c.Last, c.Head = e.Sequence, e.Hash()
+	c.Events++
+	return nil
+}
+
+// errTooLong says that something is too long to be a line.
+var errTooLong = fmt.Errorf("%w: a line of more than %d bytes", ErrBroken, maxLine)
+
+// lineReader reads lines of any length up to maxLine.
+type lineReader struct {
+	r    *bufio.Reader
+	long []byte // a line that is longer than the buffer of r
+}
+
+func newLineReader(r io.Reader) *lineReader {
+	return &lineReader{r: bufio.NewReaderSize(r, 1<<16)}
+}
+
+// next returns the next line with its line feed, valid until the call after. A
+// last line without one is returned as it is. The error is io.EOF at the end,
+// errTooLong, or that of the reader.
+func (l *lineReader) next() ([]byte, error) {
+	line, err := l.r.ReadSlice('\n')
+	if err == nil {
+		return line, nil
+	}
+	l.long = l.long[:0]
+	for errors.Is(err, bufio.ErrBufferFull) {
+		if l.long = append(l.long, line...); len(l.long) > maxLine {
+			return nil, errTooLong
+		}
+		line, err = l.r.ReadSlice('\n')
+	}
+	l.long = append(l.long, line...)
+	switch {
+	case len(l.long) > maxLine:
+		return nil, errTooLong
+	case err == io.EOF && len(l.long) > 0, err == nil:
+		return l.long, nil
+	}
+	return nil, err
+}

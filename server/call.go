@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/code"
+
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// call is what the chain and the handler know of one RPC. The handler fills in
+// unit and the parts of event that only it can know; the chain commits both.
+type call struct {
+	method    method
+	event     audit.Event
+	unit      tokenizer.Unit
+	committed bool
+}
+
+type callKey struct{}
+
+// callFrom returns the call of a context that came through the chain.
+func callFrom(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
+
+// newCall begins the record of an RPC.
+func newCall(ctx context.Context, name string, m method, policyHash string) *call {
+	address, cert := peerOf(ctx)
+	c := &call{method: m}
+	c.event = audit.Event{
+		Time:      time.Now(),
+		RequestID: newRequestID(),
+		Peer:      address,
+		Method:    name,
+		Action:    m.action,
+		Policy:    policyHash,
+	}
+	if cert != nil {
+		c.event.Certificate = fingerprint(cert)
+	}
+	return c
+}
+
+// newRequestID returns 16 random hexadecimal digits.
+func newRequestID() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	return hex.EncodeToString(id[:])
+}
+
+// decide records a decision and returns its error, nil for one that allows.
+func (c *call) decide(d policy.Decision) error {
+	if !d.Allowed {
+		c.event.Decision, c.event.Rule = audit.Deny, ""
+		return denial(d)
+	}
+	c.event.Decision, c.event.Rule = audit.Allow, d.Rule
+	return nil
+}
+
+// finish records how the call ended. What a call that failed was about to
+// change is dropped: only its event is committed.
+func (c *call) finish(r refusal, err error) {
+	c.event.Code = code.Code_OK.String()
+	if err != nil {
+		c.event.Code, c.event.Reason = code.Code(r.code).String(), r.reason // the same numbers
+		c.unit = tokenizer.Unit{}
+		c.event.Reveal = ""
+	}
+}

@@ -1,0 +1,222 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"runtime/debug"
+
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// A stage is a link of the chain. It sees the context of a call and its name,
+// may refuse it, and else calls next, which does the rest and returns the
+// call's error. A stage works on unary and streaming calls alike.
+type stage func(ctx context.Context, name string, next func(context.Context) error) error
+
+// stages returns the chain, outermost first. Every RPC of every service passes
+// through all of it.
+//
+//	recover    a panic further in becomes an error
+//	admit      bounds how many calls are in flight
+//	record     begins the record; at the end commits it, before the answer goes
+//	end        ends endless streams when the server drains
+//	recover    a panic of the handler is recorded as any failure
+//	identify   the certificate names the caller
+//	authorize  some rule lets the caller do this at all
+//	limit      bounds how long the call may take
+func (s *Server) stages() []grpc.ServerOption {
+	var unary []grpc.UnaryServerInterceptor
+	var stream []grpc.StreamServerInterceptor
+	catch := func(handler recovery.RecoveryHandlerFuncContext) {
+		option := recovery.WithRecoveryHandlerContext(handler)
+		unary = append(unary, recovery.UnaryServerInterceptor(option))
+		stream = append(stream, recovery.StreamServerInterceptor(option))
+	}
+	add := func(stages ...stage) {
+		for _, st := range stages {
+			unary, stream = append(unary, st.unary), append(stream, st.stream)
+		}
+	}
+	catch(func(ctx context.Context, thrown any) error { return answer(s.recovered(ctx, thrown), method{}) })
+	add(s.admit, s.record, s.end)
+	catch(s.recovered)
+	add(s.identify, s.authorize, s.limit)
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
+}
+
+func (st stage) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	var resp any
+	err := st(ctx, info.FullMethod, func(ctx context.Context) (err error) {
+		resp, err = handler(ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (st stage) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return st(ss.Context(), info.FullMethod, func(ctx context.Context) error {
+		wrapped := middleware.WrapServerStream(ss)
+		wrapped.WrappedContext = ctx
+		return handler(srv, wrapped)
+	})
+}
+
+// recovered logs where a panic came from. What was thrown is logged only if it
+// is an error of the Go runtime, since anything else might hold a value.
+func (s *Server) recovered(ctx context.Context, thrown any) error {
+	text := "not shown"
+	var fault runtime.Error
+	if err, ok := thrown.(error); ok && errors.As(err, &fault) {
+		text = fault.Error()
+	}
+	log := s.log
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		log = log.With("request_id", c.event.RequestID)
+	}
+	log.Error("panic", "fault", text, "stack", string(debug.Stack()))
+	return errPanic
+}
+
+// admit refuses calls beyond the number that may be in flight. Health, which
+// is cheap, is always answered.
+func (s *Server) admit(ctx context.Context, name string, next func(context.Context) error) error {
+	m := methods[name]
+	if m.action == "" {
+		return answer(next(ctx), m)
+	}
+	if s.inFlight.Add(1) > int64(s.limits.InFlight) {
+		s.inFlight.Add(-1)
+		return answer(errOverloaded, m)
+	}
+	defer s.inFlight.Add(-1)
+	return answer(next(ctx), m)
+}
+
+// answer turns an error into what the client is told. The services that come
+// with grpc speak in statuses already, which tell nothing of ours.
+func answer(err error, m method) error {
+	if _, ok := status.FromError(err); ok && (err == nil || m.standard) {
+		return err
+	}
+	r, _ := refuse(err)
+	return r.status(err).Err()
+}
+
+// record begins a call's record and, when the rest of the chain is through,
+// commits the event together with what the call changes. No answer goes out
+// before that (DESIGN.md section 3, "One commit").
+func (s *Server) record(ctx context.Context, name string, next func(context.Context) error) error {
+	m := methods[name]
+	c := newCall(ctx, name, m, s.policy.Hash())
+	ctx = context.WithValue(ctx, callKey{}, c)
+	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
+	err := next(ctx)
+	if c.committed || m.action == "" {
+		return err
+	}
+	if err == nil {
+		err = ctx.Err() // nobody waits for the answer any more
+	}
+	if failed := s.commit(ctx, c, err); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// commit makes a call's unit and event durable. It outlives the client's
+// patience, since whatever happened has to be recorded, but not its own bound.
+func (s *Server) commit(ctx context.Context, c *call, err error) error {
+	r, known := refusal{}, true
+	if err != nil {
+		if r, known = refuse(err); !known {
+			s.log.Error("call failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", err)
+		}
+	}
+	c.finish(r, err)
+	c.committed = true
+	state := len(c.unit.Records)+len(c.unit.Claims)+len(c.unit.Keys) > 0
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Commit)
+	defer cancel()
+	failed := s.audit.Commit(ctx, c.unit, &c.event)
+	if failed == nil {
+		return nil
+	}
+	s.log.Error("commit failed", "request_id", c.event.RequestID, "error", failed)
+	s.health.kick()
+	if state {
+		return tokenizer.ErrUnavailable
+	}
+	return errAuditUnavailable
+}
+
+// end lets an endless stream go on until the server drains. What is left of
+// its handler ends when grpc closes the stream under it.
+func (s *Server) end(ctx context.Context, name string, next func(context.Context) error) error {
+	if !methods[name].endless {
+		return next(ctx)
+	}
+	done := make(chan error, 1)
+	go func() { done <- next(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.draining:
+		return errDraining
+	}
+}
+
+// identify finds out who calls.
+func (s *Server) identify(ctx context.Context, _ string, next func(context.Context) error) error {
+	_, cert := peerOf(ctx)
+	if cert == nil {
+		return errNoIdentity
+	}
+	caller, err := callerOf(cert, s.allowCommonName)
+	if err != nil {
+		return err
+	}
+	callFrom(ctx).event.Caller = caller
+	return next(ctx)
+}
+
+// authorize refuses callers that no rule allows the action at all. What
+// exactly is allowed, for which profile and purpose, the handler asks once it
+// has seen the request.
+func (s *Server) authorize(ctx context.Context, _ string, next func(context.Context) error) error {
+	c := callFrom(ctx)
+	if c.method.action == "" {
+		return next(ctx)
+	}
+	rule, ok := s.policy.May(c.event.Caller, c.method.action)
+	if err := c.decide(policy.Decision{Allowed: ok, Rule: rule, Reason: policy.NoRule}); err != nil {
+		return err
+	}
+	if c.method.endless {
+		// It may never end; it is recorded before anything is sent.
+		if err := s.commit(ctx, c, nil); err != nil {
+			return err
+		}
+	}
+	return next(ctx)
+}
+
+// limit bounds how long a call may take, whatever deadline the client set.
+func (s *Server) limit(ctx context.Context, name string, next func(context.Context) error) error {
+	if methods[name].endless {
+		return next(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.limits.Deadline)
+	defer cancel()
+	return next(ctx)
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"unicode/utf8"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// A message that can't be decoded goes through the chain like any other call,
+// so that it is judged, recorded and answered as one. By itself grpc would
+// answer it before the first interceptor. Two parts work together: services
+// are registered with lateDecoder, whose handlers have messages decoded into
+// an envelope; and lateCodec, when it decodes into an envelope, keeps the
+// error there instead of returning it.
+
+// envelope holds a message and what went wrong when it was decoded.
+type envelope struct {
+	message any
+	err     error
+}
+
+// lateCodec is grpc's protobuf codec, but for envelopes.
+type lateCodec struct{ encoding.CodecV2 }
+
+func newLateCodec() encoding.CodecV2 { return lateCodec{encoding.GetCodecV2(proto.Name)} }
+
+// Unmarshal decodes into a message, or into the message of an envelope.
+func (c lateCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	late, ok := v.(*envelope)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	if err := c.CodecV2.Unmarshal(data, late.message); err != nil {
+		late.err = newDecodeError(late.message, data.Materialize())
+	}
+	return nil
+}
+
+// lateDecoder registers services whose unary handlers decode into envelopes.
+type lateDecoder struct{ grpc.ServiceRegistrar }
+
+// RegisterService registers desc with its unary handlers wrapped.
+func (r lateDecoder) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	late := *desc
+	late.Methods = slices.Clone(desc.Methods)
+	for i, m := range late.Methods {
+		late.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
+			var sealed envelope
+			open := func(message any) error {
+				sealed.message = message
+				return decode(&sealed)
+			}
+			return m.Handler(srv, ctx, open, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+				if sealed.err != nil {
+					handler = func(context.Context, any) (any, error) { return nil, sealed.err }
+				}
+				return chain(ctx, req, info, handler)
+			})
+		}
+	}
+	r.ServiceRegistrar.RegisterService(&late, impl)
+}
+
+// decodeError says that a message can't be decoded, and which of its fields is
+// to blame, if it is a string that is not UTF-8.
+type decodeError struct{ field string }
+
+func newDecodeError(message any, data []byte) *decodeError {
+	if m, ok := message.(protoreflect.ProtoMessage); ok {
+		return &decodeError{field: brokenString(m.ProtoReflect().Descriptor(), data)}
+	}
+	return &decodeError{}
+}
+
+func (e *decodeError) Error() string { return errRequest.Error() }
+
+func (e *decodeError) Unwrap() error { return errRequest }
+
+// brokenString returns the name of the first field of an encoded message that
+// is, or holds, a string that is not UTF-8; "" if there is none before the
+// encoding itself breaks off.
+func brokenString(desc protoreflect.MessageDescriptor, data []byte) string {
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return ""
+		}
+		size := protowire.ConsumeFieldValue(number, kind, data[n:])
+		if size < 0 {
+			return ""
+		}
+		field := desc.Fields().ByNumber(number)
+		if field != nil && kind == protowire.BytesType {
+			content, _ := protowire.ConsumeBytes(data[n:])
+			switch field.Kind() {
+			case protoreflect.StringKind:
+				if !utf8.Valid(content) {
+					return field.TextName()
+				}
+			case protoreflect.MessageKind:
+				if brokenString(field.Message(), content) != "" {
+					return field.TextName()
+				}
+			}
+		}
+		data = data[n+size:]
+	}
+	return ""
+}

@@ -1,0 +1,307 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/server/servertest"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// faultyStore is a store whose commits or reads can be made to fail, and whose
+// commits can be held up.
+type faultyStore struct {
+	tokenizer.Store
+	commits, reads, panics atomic.Bool
+	hold                   atomic.Pointer[chan struct{}]
+}
+
+func (s *faultyStore) Commit(ctx context.Context, unit tokenizer.Unit) (tokenizer.Outcome, error) {
+	if s.commits.Load() {
+		return tokenizer.Outcome{}, tokenizer.ErrUnavailable
+	}
+	if hold := s.hold.Load(); hold != nil {
+		<-*hold
+	}
+	return s.Store.Commit(ctx, unit)
+}
+
+func (s *faultyStore) Record(ctx context.Context, id uint64) (tokenizer.Record, error) {
+	if s.panics.Load() {
+		panic("4111111111111111")
+	}
+	if s.reads.Load() {
+		return tokenizer.Record{}, tokenizer.ErrUnavailable
+	}
+	return s.Store.Record(ctx, id)
+}
+
+func (s *faultyStore) Check(ctx context.Context) error {
+	if s.commits.Load() || s.reads.Load() {
+		return tokenizer.ErrUnavailable
+	}
+	return s.Store.Check(ctx)
+}
+
+// faultyBackend is a keystore backend that can be away.
+type faultyBackend struct {
+	keystore.Backend
+	away atomic.Bool
+}
+
+func (b *faultyBackend) Check(ctx context.Context) error {
+	if b.away.Load() {
+		return keystore.ErrUnavailable
+	}
+	return b.Backend.Check(ctx)
+}
+
+func startFaulty(t *testing.T, limits server.Limits) (*servertest.Instance, *faultyStore, *faultyBackend) {
+	t.Helper()
+	store, backend := new(faultyStore), new(faultyBackend)
+	in := servertest.Start(t, servertest.Options{
+		Limits: limits,
+		Wrap: func(s tokenizer.Store) tokenizer.Store {
+			store.Store = s
+			return store
+		},
+		WrapBackend: func(b keystore.Backend) keystore.Backend {
+			backend.Backend = b
+			return backend
+		},
+	})
+	return in, store, backend
+}
+
+// No reveal without a record: with commits failing, neither values nor tokens
+// leave.
+func TestNothingLeavesWithoutItsRecord(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{})
+	token := tokenize(t, in, "card", "4111111111111111")
+	payments := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments"))
+	checkout := coatcheckv1.NewTokenizationServiceClient(in.As(t, "checkout"))
+	stranger := coatcheckv1.NewTokenizationServiceClient(in.As(t, "stranger"))
+	store.commits.Store(true)
+	get := &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"}
+	for name, row := range map[string]struct {
+		call func() (string, error)
+		want string
+	}{
+		"reveal": {func() (string, error) {
+			resp, err := payments.Detokenize(deadline(t), get)
+			return resp.GetValue(), err
+		}, "AUDIT_UNAVAILABLE"},
+		"denial": {func() (string, error) {
+			resp, err := stranger.Detokenize(deadline(t), get)
+			return resp.GetValue(), err
+		}, "AUDIT_UNAVAILABLE"},
+		"tokenize": {func() (string, error) {
+			resp, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "card", Value: "5555555555554444"})
+			return resp.GetToken(), err
+		}, "STORE_UNAVAILABLE"},
+	} {
+		if got, err := row.call(); got != "" || status.Code(err) != codes.Unavailable || reason(err) != row.want {
+			t.Errorf("%s with commits failing: %q, %v (%s); want UNAVAILABLE, %s", name, got, err, reason(err), row.want)
+		}
+	}
+	store.commits.Store(false)
+	if resp, err := payments.Detokenize(deadline(t), get); err != nil || resp.GetValue() != "4111111111111111" {
+		t.Errorf("once commits work again: %v, %v", resp, err)
+	}
+}
+
+func TestAStoreThatCanNotBeReadIsUnavailable(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{})
+	token := tokenize(t, in, "card", "4111111111111111")
+	store.reads.Store(true)
+	_, err := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments")).Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"})
+	if status.Code(err) != codes.Unavailable || reason(err) != "STORE_UNAVAILABLE" {
+		t.Errorf("Detokenize: %v (%s)", err, reason(err))
+	}
+}
+
+// A panic is answered, recorded, and tells nothing of what was thrown.
+func TestAPanicIsRecorded(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{})
+	token := tokenize(t, in, "card", "4111111111111111")
+	store.panics.Store(true)
+	_, err := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments")).Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"})
+	if status.Code(err) != codes.Internal || reason(err) != "INTERNAL" {
+		t.Errorf("Detokenize: %v (%s)", err, reason(err))
+	}
+	log := events(t, in)
+	if last := log[len(log)-1]; last["code"] != "INTERNAL" || last["caller"] != "spiffe://coatcheck.example/payments" {
+		t.Errorf("the event of the panic is %v", last)
+	}
+	if printed := in.Log.String(); strings.Contains(printed, "4111111111111111") || !strings.Contains(printed, "panic") {
+		t.Errorf("the log says %s", printed)
+	}
+}
+
+func TestHealthTellsOfItsParts(t *testing.T) {
+	in, store, backend := startFaulty(t, server.Limits{})
+	client := grpc_health_v1.NewHealthClient(in.As(t, "stranger"))
+	want := func(states map[string]bool) {
+		t.Helper()
+		for name, serving := range states {
+			// Health follows within its period.
+			var got grpc_health_v1.HealthCheckResponse_ServingStatus
+			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+				resp, err := client.Check(deadline(t), &grpc_health_v1.HealthCheckRequest{Service: name})
+				if err != nil {
+					t.Fatalf("Check(%q): %v", name, err)
+				}
+				if got = resp.GetStatus(); (got == grpc_health_v1.HealthCheckResponse_SERVING) == serving {
+					break
+				}
+			}
+			if (got == grpc_health_v1.HealthCheckResponse_SERVING) != serving {
+				t.Errorf("%q is %v", name, got)
+			}
+		}
+	}
+	want(map[string]bool{"": true, "coatcheck.v1.TokenizationService": true, "store": true, "keystore": true, "audit": true})
+	store.reads.Store(true)
+	want(map[string]bool{"": false, "coatcheck.v1.TokenizationService": false, "store": false, "keystore": true})
+	store.reads.Store(false)
+	backend.away.Store(true)
+	want(map[string]bool{"": false, "store": true, "keystore": false})
+	backend.away.Store(false)
+	want(map[string]bool{"": true, "keystore": true})
+	if _, err := client.Check(deadline(t), &grpc_health_v1.HealthCheckRequest{Service: "nope"}); status.Code(err) != codes.NotFound {
+		t.Errorf("Check of an unknown service: %v", err)
+	}
+}
+
+// A drain says NOT_SERVING first, lets calls in flight finish, and ends
+// streams that would never end.
+func TestDrain(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{Notice: 200 * time.Millisecond})
+	watch, err := grpc_health_v1.NewHealthClient(in.As(t, "stranger")).Watch(deadline(t), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		t.Fatalf("Watch: %v, %v", resp, err)
+	}
+	checkout := coatcheckv1.NewTokenizationServiceClient(in.As(t, "checkout"))
+	hold := make(chan struct{})
+	store.hold.Store(&hold)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "in flight"}); err != nil {
+				t.Errorf("a call in flight: %v", err)
+			}
+		})
+	}
+	for end := time.Now().Add(20 * time.Second); in.InFlight() < 8; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the calls don't arrive")
+		}
+	}
+	in.Stop()
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("Watch during the drain: %v, %v", resp, err)
+	}
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable || reason(err) != "SHUTTING_DOWN" {
+		t.Errorf("the end of Watch: %v", err)
+	}
+	close(hold)
+	wg.Wait()
+	if err := in.Wait(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+// What doesn't finish within the bound is cut off.
+func TestDrainIsBounded(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{Drain: 50 * time.Millisecond})
+	hold := make(chan struct{})
+	defer close(hold)
+	store.hold.Store(&hold)
+	failed := make(chan error, 1)
+	checkout := coatcheckv1.NewTokenizationServiceClient(in.As(t, "checkout"))
+	go func() {
+		_, err := checkout.Tokenize(context.Background(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "stuck"})
+		failed <- err
+	}()
+	for in.InFlight() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	in.Stop()
+	if err := <-failed; status.Code(err) != codes.Unavailable {
+		t.Errorf("a call that was cut off: %v", err)
+	}
+}
+
+func TestCallsBeyondTheLimitAreRefused(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{InFlight: 2})
+	hold := make(chan struct{})
+	store.hold.Store(&hold)
+	checkout := coatcheckv1.NewTokenizationServiceClient(in.As(t, "checkout"))
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if _, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for in.InFlight() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	_, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"})
+	if status.Code(err) != codes.ResourceExhausted || reason(err) != "OVERLOADED" {
+		t.Errorf("the third call: %v (%s)", err, reason(err))
+	}
+	if resp, err := grpc_health_v1.NewHealthClient(in.As(t, "stranger")).Check(deadline(t), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+		t.Errorf("health under load: %v, %v", resp, err)
+	}
+	store.hold.Store(nil)
+	close(hold)
+	wg.Wait()
+	if _, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
+		t.Errorf("after the load: %v", err)
+	}
+}
+
+// A client that gives up doesn't take its event with it.
+func TestACallThatTimesOutIsRecorded(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{Commit: 5 * time.Second})
+	token := tokenize(t, in, "card", "4111111111111111")
+	hold := make(chan struct{})
+	store.hold.Store(&hold)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	payments := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments"))
+	go func() {
+		_, err := payments.Detokenize(ctx, &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"})
+		failed <- err
+	}()
+	for in.InFlight() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-failed; status.Code(err) != codes.Canceled && !errors.Is(err, context.Canceled) {
+		t.Errorf("the call ended with %v", err)
+	}
+	store.hold.Store(nil)
+	close(hold)
+	log := events(t, in)
+	if last := log[len(log)-1]; last["action"] != "detokenize" {
+		t.Errorf("the last event is %v", last)
+	}
+}

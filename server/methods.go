@@ -1,0 +1,82 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/policy"
+)
+
+// method is a row of the method table: how the chain treats an RPC.
+type method struct {
+	// action is what policy calls it. It is empty for a method that any
+	// caller with an identity may call; such a method is not recorded either,
+	// so it must neither reveal nor change anything.
+	action string
+
+	// kind says what policy needs to know to decide on the action.
+	kind policy.ActionKind
+
+	// endless marks streams that last as long as the client likes. They are
+	// recorded when they begin, have no deadline and are ended by a drain.
+	endless bool
+
+	// standard marks the services that come with grpc: their errors are
+	// statuses, which are passed on.
+	standard bool
+}
+
+// methods is the method table. An RPC that is registered without a row here
+// stops the server from starting, and so does a row without its RPC.
+var methods = map[string]method{
+	coatcheckv1.TokenizationService_Tokenize_FullMethodName:   {action: "tokenize", kind: policy.ProfileAction},
+	coatcheckv1.TokenizationService_Detokenize_FullMethodName: {action: "detokenize", kind: policy.RevealAction},
+
+	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
+
+	// Health tells load balancers whether to send calls, often and before
+	// anybody has written a policy.
+	grpc_health_v1.Health_Check_FullMethodName: {standard: true},
+	grpc_health_v1.Health_List_FullMethodName:  {},
+	grpc_health_v1.Health_Watch_FullMethodName: {endless: true, standard: true},
+}
+
+// Actions returns the actions that a policy can speak of, from the method
+// table.
+func Actions() map[string]policy.ActionKind {
+	actions := make(map[string]policy.ActionKind)
+	for _, m := range methods {
+		if m.action != "" {
+			actions[m.action] = m.kind
+		}
+	}
+	return actions
+}
+
+// checkMethods compares the method table with what is registered.
+func checkMethods(services map[string]grpc.ServiceInfo) error {
+	missing := maps.Clone(methods)
+	for service, info := range services {
+		for _, m := range info.Methods {
+			name := "/" + service + "/" + m.Name
+			if _, ok := methods[name]; !ok {
+				return fmt.Errorf("server: %s has no row in the method table", name)
+			}
+			delete(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("server: the method table has rows for methods that are not registered: %v",
+			slices.Sorted(maps.Keys(missing)))
+	}
+	return nil
+}
+
+// Methods returns the full names of all RPCs, in order.
+func Methods() []string { return slices.Sorted(maps.Keys(methods)) }

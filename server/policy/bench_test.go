@@ -1,0 +1,64 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// ruleSet returns a policy of n rules, either each for a caller of its own or
+// all for the same.
+func ruleSet(t testing.TB, n int, sameCaller bool) *Policy {
+	v := Vocabulary{Actions: vocabulary.Actions, Profiles: make(map[string][]string)}
+	var file strings.Builder
+	file.WriteString("version: 1\nrules:\n")
+	for i := range n {
+		caller, profile := fmt.Sprintf("spiffe://coatcheck.example/ns/prod/sa/service-%d", i), fmt.Sprintf("profile-%d", i)
+		if sameCaller {
+			caller = "spiffe://coatcheck.example/ns/prod/sa/service-0"
+		}
+		v.Profiles[profile] = []string{"charge"}
+		fmt.Fprintf(&file, "  - {name: rule-%d, callers: [%q], actions: [detokenize], profiles: [%s], purposes: [charge], reveal: FULL}\n",
+			i, caller, profile)
+	}
+	p, err := Parse("p", []byte(file.String()), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var request = Request{"spiffe://coatcheck.example/ns/prod/sa/service-0", "detokenize", "profile-0", "charge", Unspecified}
+
+func TestDecideDoesNotAllocate(t *testing.T) {
+	p := ruleSet(t, 10, false)
+	if n := testing.AllocsPerRun(100, func() { p.Decide(request) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		for _, same := range []bool{false, true} {
+			b.Run(fmt.Sprintf("rules=%d/same-caller=%v", n, same), func(b *testing.B) {
+				p := ruleSet(b, n, same)
+				b.ReportAllocs()
+				for b.Loop() {
+					if !p.Decide(request).Allowed {
+						b.Fatal("denied")
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	data := []byte(sample)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Parse("p", data, vocabulary); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// ActionKind says what a rule about an action must name, and what a decision
+// on it depends on. The zero ActionKind is none.
+type ActionKind uint8
+
+// Kinds.
+const (
+	// A PlainAction is not about any data: only the caller matters.
+	PlainAction ActionKind = iota + 1
+
+	// A ProfileAction is about data of a profile, but shows none of it: a rule
+	// about it needs profiles.
+	ProfileAction
+
+	// A RevealAction shows data of a profile: a rule about it needs profiles,
+	// purposes and reveal.
+	RevealAction
+)
+
+// Vocabulary is what a policy can speak of. A name that is not in it is an
+// error in the file, so that a misspelled rule is found at the start.
+type Vocabulary struct {
+	// Actions are the actions that the server knows, from its method table.
+	Actions map[string]ActionKind
+
+	// Profiles has the purposes that each profile allows, by its name.
+	Profiles map[string][]string
+}
+
+// mostListed is how many known names an error lists.
+const mostListed = 16
+
+// known returns what to add to an error about a name that is none of those
+// given: all of them, or the most alike if they are many.
+func known[V any](name string, names map[string]V) string {
+	sorted := slices.Sorted(maps.Keys(names))
+	if len(sorted) == 0 {
+		return " (there are none)"
+	}
+	if len(sorted) <= mostListed {
+		return " (known: " + strings.Join(sorted, ", ") + ")"
+	}
+	nearest, least := "", 3
+	for _, candidate := range sorted {
+		if d := distance(name, candidate); d < least {
+			nearest, least = candidate, d
+		}
+	}
+	if nearest == "" {
+		return fmt.Sprintf(" (none of the %d that are known)", len(sorted))
+	}
+	return fmt.Sprintf("; did you mean %q?", nearest)
+}
+
+// distance returns how many bytes have to be put in, taken out or replaced to
+// make b of a (Levenshtein), or a large number if a is far too long to be
+// taken for a name.
+func distance(a, b string) int {
+	if len(a) > 2*len(b)+8 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := corner
+			if a[i] != b[j] {
+				replaced++
+			}
+			corner = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, corner+1)
+		}
+	}
+	return row[len(b)]
+}

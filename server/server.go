@@ -1,0 +1,246 @@
+// Package server is Coatcheck's gRPC side: it identifies callers, asks policy,
+// lets the tokenizer prepare, commits what was prepared together with the
+// audit event, and only then answers. Nothing else in Coatcheck knows gRPC.
+//
+// The way of a call is the chain in chain.go; what is special about a method
+// stands in its row in methods.go; how an error is told to a client, in
+// status.go.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// Config holds what a Server is made of. All of it is required but where a
+// field says otherwise. The caller opens and closes what it passes in.
+type Config struct {
+	// TLS must demand TLS 1.3 and verified client certificates.
+	TLS *tls.Config
+
+	// AllowCommonName lets a certificate without SPIFFE ID and DNS name be
+	// identified by its common name.
+	AllowCommonName bool
+
+	Tokenizer *tokenizer.Tokenizer
+	Policy    *policy.Policy
+	Store     tokenizer.Store
+	Keystore  *keystore.Keystore
+	Audit     *audit.Log
+	Segments  *audit.Segments
+	Limits    Limits // zero fields get the defaults
+	Logger    *slog.Logger
+}
+
+// Limits bound what clients can ask of a server. A field that is zero stands
+// for the default.
+type Limits struct {
+	MessageSize int           // bytes of a request or response; default 4 MiB
+	HeaderSize  int           // bytes of the header block of a request; default 16 KiB
+	InFlight    int           // calls at once, all connections together; default 4096
+	Streams     int           // calls at once of one connection; default 1024
+	Deadline    time.Duration // the longest that a unary call may take; default 30s
+	Commit      time.Duration // how long the commit of a call may be waited for; default 10s
+	Handshake   time.Duration // how long a TLS handshake may take; default 10s
+	Idle        time.Duration // a connection without calls is closed after it; default 15m
+	Keepalive   time.Duration // a silent connection is pinged after it; default 1m
+	MinPing     time.Duration // clients that ping more often are cut off; default 10s
+	Notice      time.Duration // from NOT_SERVING until no calls are taken; default 1s
+	Drain       time.Duration // after it calls still in flight are cut off; default 15s
+}
+
+// DefaultLimits returns the limits of a Config that sets none.
+func DefaultLimits() Limits {
+	return Limits{
+		MessageSize: 4 << 20, HeaderSize: 16 << 10, InFlight: 4096, Streams: 1024,
+		Deadline: 30 * time.Second, Commit: 10 * time.Second, Handshake: 10 * time.Second,
+		Idle: 15 * time.Minute, Keepalive: time.Minute, MinPing: 10 * time.Second,
+		Notice: time.Second, Drain: 15 * time.Second,
+	}
+}
+
+// withDefaults fills in the fields that are zero.
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, f := range []struct{ field, fallback *int }{
+		{&l.MessageSize, &d.MessageSize}, {&l.HeaderSize, &d.HeaderSize}, {&l.InFlight, &d.InFlight}, {&l.Streams, &d.Streams},
+	} {
+		if *f.field == 0 {
+			*f.field = *f.fallback
+		}
+	}
+	for _, f := range []struct{ field, fallback *time.Duration }{
+		{&l.Deadline, &d.Deadline}, {&l.Commit, &d.Commit}, {&l.Handshake, &d.Handshake}, {&l.Idle, &d.Idle},
+		{&l.Keepalive, &d.Keepalive}, {&l.MinPing, &d.MinPing}, {&l.Notice, &d.Notice}, {&l.Drain, &d.Drain},
+	} {
+		if *f.field == 0 {
+			*f.field = *f.fallback
+		}
+	}
+	return l
+}
+
+// Server is a Coatcheck service. It serves once.
+type Server struct {
+	grpc            *grpc.Server
+	health          *componentHealth
+	policy          *policy.Policy
+	audit           *audit.Log
+	log             *slog.Logger
+	limits          Limits
+	allowCommonName bool
+
+	inFlight atomic.Int64
+	draining chan struct{}
+}
+
+// New returns a Server with every service registered. It fails if the TLS
+// configuration would let anyone in without a certificate, and if an RPC is
+// without a row in the method table.
+func New(cfg Config) (*Server, error) {
+	if err := checkTLS(cfg.TLS); err != nil {
+		return nil, err
+	}
+	if cfg.Tokenizer == nil || cfg.Policy == nil || cfg.Store == nil || cfg.Keystore == nil ||
+		cfg.Audit == nil || cfg.Segments == nil || cfg.Logger == nil {
+		return nil, errors.New("server: incomplete configuration")
+	}
+	s := &Server{
+		policy: cfg.Policy, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
+		health: newHealth(cfg.Logger, []component{
+			{"store", cfg.Store.Check},
+			{"keystore", cfg.Keystore.Check},
+			{"audit", func(context.Context) error { return cfg.Segments.Check() }},
+		}),
+	}
+	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
+	services := lateDecoder{s.grpc}
+	coatcheckv1.RegisterTokenizationServiceServer(services, &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy})
+	grpc_health_v1.RegisterHealthServer(services, s.health)
+	reflection.RegisterV1(s.grpc)
+	return s, checkMethods(s.grpc.GetServiceInfo())
+}
+
+// options returns what grpc itself enforces.
+func (s *Server) options(config *tls.Config) []grpc.ServerOption {
+	l := s.limits
+	return []grpc.ServerOption{
+		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log}),
+		grpc.ForceServerCodecV2(newLateCodec()),
+		grpc.ConnectionTimeout(l.Handshake),
+		grpc.MaxRecvMsgSize(l.MessageSize),
+		grpc.MaxSendMsgSize(l.MessageSize),
+		grpc.MaxHeaderListSize(uint32(l.HeaderSize)),
+		grpc.MaxConcurrentStreams(uint32(l.Streams)),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: l.Idle, Time: l.Keepalive, Timeout: l.Handshake,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: l.MinPing, PermitWithoutStream: true}),
+	}
+}
+
+// checkTLS refuses a configuration that would let in a client without a
+// certificate, or speak anything older than TLS 1.3.
+func checkTLS(config *tls.Config) error {
+	switch {
+	case config == nil:
+		return errors.New("server: no TLS configuration")
+	case config.MinVersion < tls.VersionTLS13:
+		return errors.New("server: the TLS configuration allows less than TLS 1.3")
+	case config.ClientAuth != tls.RequireAndVerifyClientCert || config.ClientCAs == nil:
+		return errors.New("server: the TLS configuration doesn't demand client certificates")
+	case len(config.Certificates) == 0 && config.GetCertificate == nil:
+		return errors.New("server: the TLS configuration has no certificate")
+	}
+	return nil
+}
+
+// loggedHandshakes logs the handshakes that fail: a client without a
+// certificate, or with a bad one, gets no further, so there is no call to
+// record.
+type loggedHandshakes struct {
+	credentials.TransportCredentials
+	log *slog.Logger
+}
+
+// ServerHandshake does the handshake.
+func (h loggedHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, info, err := h.TransportCredentials.ServerHandshake(conn)
+	if err != nil {
+		h.log.Warn("TLS handshake refused", "peer", conn.RemoteAddr().String(), "error", err)
+	}
+	return secured, info, err
+}
+
+// Clone is part of the interface.
+func (h loggedHandshakes) Clone() credentials.TransportCredentials {
+	return loggedHandshakes{h.TransportCredentials.Clone(), h.log}
+}
+
+// Serve answers calls on the listener until ctx ends, then drains: health says
+// NOT_SERVING, and calls go on being taken for Limits.Notice, so that load
+// balancers can look elsewhere; then no more are taken and those in flight
+// have until Limits.Drain to finish; what is left after that is cut off. The
+// listener is closed. Serve returns nil after a drain, complete or not.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	healthCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	s.health.check(ctx)
+	background.Go(func() { s.health.run(healthCtx) })
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("server: %w", err)
+	case <-ctx.Done():
+	}
+	s.health.Shutdown()
+	s.log.Info("draining", "notice", s.limits.Notice, "bound", s.limits.Drain)
+	time.Sleep(s.limits.Notice)
+	close(s.draining)
+	s.drain()
+	return nil
+}
+
+// InFlight returns how many calls are being worked on, those of the health
+// service apart.
+func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
+
+// drain waits for the calls in flight, for as long as it may.
+func (s *Server) drain() {
+	drained := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		s.log.Info("drained")
+	case <-time.After(s.limits.Drain):
+		s.log.Warn("calls still in flight are cut off")
+		s.grpc.Stop()
+		<-drained
+	}
+}

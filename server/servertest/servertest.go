@@ -1,0 +1,246 @@
+// Package servertest runs a whole Coatcheck server inside a test: mTLS on the
+// loopback interface, a store on disk, real keys, a policy and the audit log.
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/keystore/local"
+	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+	"github.com/coatcheck/coatcheck/tokenizer/boltstore"
+)
+
+// Policy is the policy of an instance whose options name none. It is like the
+// sample policy; in addition the caller "auditor" may reveal everything.
+const Policy = `version: 1
+rules:
+  - name: checkout-tokenizes
+    callers: ["spiffe://coatcheck.example/checkout"]
+    actions: [tokenize]
+    profiles: [card, ssn, note]
+  - name: payments-uses-cards
+    callers: ["spiffe://coatcheck.example/payments"]
+    actions: [detokenize]
+    profiles: [card]
+    purposes: [charge, refund]
+    reveal: FULL
+  - name: support-recognises
+    callers: ["spiffe://coatcheck.example/support"]
+    actions: [detokenize]
+    profiles: [card, ssn, note]
+    purposes: [support]
+    reveal: MASKED
+  - name: auditor-reveals
+    callers: ["spiffe://coatcheck.example/auditor"]
+    actions: [detokenize]
+    profiles: [card, ssn, note]
+    purposes: [support]
+    reveal: FULL
+  - name: reflection
+    callers: ["spiffe://coatcheck.example/admin"]
+    actions: [reflect]
+`
+
+// Profiles are the profiles of an instance.
+func Profiles() []tokenizer.Profile {
+	return []tokenizer.Profile{
+		{Name: "card", Type: "card-number", Purposes: []string{"charge", "refund", "support"}},
+		{Name: "ssn", Type: "ssn", Purposes: []string{"support"}},
+		{Name: "note", Type: "text", Purposes: []string{"support"}},
+	}
+}
+
+// Options change what an instance is made of.
+type Options struct {
+	Policy          string // instead of Policy
+	AllowCommonName bool
+	Limits          server.Limits
+
+	// Wrap puts something between the server and its store.
+	Wrap func(tokenizer.Store) tokenizer.Store
+
+	// WrapBackend does the same with the keystore's backend.
+	WrapBackend func(keystore.Backend) keystore.Backend
+}
+
+// Instance is a running server.
+type Instance struct {
+	Authority *Authority
+	Address   string
+	Dir       string
+	Store     tokenizer.Store // the real one
+	Log       *Buffer         // what the server logged
+
+	server  *server.Server
+	stop    context.CancelFunc
+	stopped chan struct{} // closed after served is set
+	served  error
+}
+
+// Start runs a server until the test ends.
+func Start(t testing.TB, o Options) *Instance {
+	t.Helper()
+	dir := t.TempDir()
+	if o.Policy == "" {
+		o.Policy = Policy
+	}
+	if o.Limits.Notice == 0 {
+		o.Limits.Notice = time.Millisecond
+	}
+	in := &Instance{Authority: NewAuthority(t), Dir: dir, Log: new(Buffer), stopped: make(chan struct{})}
+	logger := slog.New(slog.NewTextHandler(in.Log, nil))
+	store := must(boltstore.Open(filepath.Join(dir, "store.db")))(t)
+	in.Store = store
+	var seen tokenizer.Store = store
+	if o.Wrap != nil {
+		seen = o.Wrap(store)
+	}
+	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, logger))(t)
+	log := audit.NewLog(seen, segments)
+	profiles := make(map[string][]string)
+	for _, p := range Profiles() {
+		profiles[p.Name] = p.Purposes
+	}
+	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), policy.Vocabulary{Actions: server.Actions(), Profiles: profiles}))(t)
+	keys := keystore.New(openBackend(t, dir, o), shelf{seen, log})
+	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
+	srv := must(server.New(server.Config{
+		TLS: &tls.Config{
+			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{in.Authority.Server(t)},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: in.Authority.Pool(),
+		},
+		AllowCommonName: o.AllowCommonName,
+		Tokenizer:       must(tokenizer.New(keys, seen, Profiles()))(t),
+		Policy:          rules, Store: seen, Keystore: keys, Audit: log, Segments: segments,
+		Limits: o.Limits, Logger: logger,
+	}))(t)
+	in.server = srv
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	in.Address = listener.Addr().String()
+	ctx, stop := context.WithCancel(context.Background())
+	in.stop = stop
+	var follower sync.WaitGroup
+	followCtx, stopFollowing := context.WithCancel(context.Background())
+	follower.Go(func() { _ = segments.Run(followCtx) })
+	go func() {
+		defer close(in.stopped)
+		in.served = srv.Serve(ctx, listener)
+		stopFollowing()
+		follower.Wait()
+		_ = segments.Close()
+	}()
+	t.Cleanup(func() {
+		stop()
+		_ = in.Wait()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return in
+}
+
+// Stop begins a drain.
+func (in *Instance) Stop() { in.stop() }
+
+// Wait waits until the server has stopped and the audit log is written, and
+// returns what Serve returned.
+func (in *Instance) Wait() error {
+	<-in.stopped
+	return in.served
+}
+
+// InFlight returns how many calls are in flight.
+func (in *Instance) InFlight() int { return in.server.InFlight() }
+
+// AuditDir is where the readable audit log is.
+func (in *Instance) AuditDir() string { return filepath.Join(in.Dir, "audit") }
+
+// Dial connects with a client certificate; none is presented if cert is nil.
+func (in *Instance) Dial(t testing.TB, cert *tls.Certificate, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	config := &tls.Config{RootCAs: in.Authority.Pool(), ServerName: "localhost"}
+	if cert != nil {
+		config.Certificates = []tls.Certificate{*cert}
+	}
+	options = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(config))}, options...)
+	conn := must(grpc.NewClient(in.Address, options...))(t)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// As connects as the caller spiffe://coatcheck.example/<name>.
+func (in *Instance) As(t testing.TB, name string) *grpc.ClientConn {
+	t.Helper()
+	cert := in.Authority.Caller(t, name)
+	return in.Dial(t, &cert)
+}
+
+// openBackend makes a root key in the directory.
+func openBackend(t testing.TB, dir string, o Options) keystore.Backend {
+	t.Helper()
+	path := filepath.Join(dir, "root.key")
+	if err := local.Create(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	backend := must(local.Open(path, nil))(t)
+	if o.WrapBackend != nil {
+		return o.WrapBackend(backend)
+	}
+	return backend
+}
+
+// shelf keeps wrapped keys in the store.
+type shelf struct {
+	tokenizer.Store
+	log *audit.Log
+}
+
+func (s shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) error {
+	return s.log.Commit(ctx, tokenizer.Unit{Keys: keys}, &audit.Event{Time: time.Now(), Action: audit.ActionCreateKeys, Code: "OK"})
+}
+
+// must fails the test if err is not nil.
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// Buffer is a bytes.Buffer for concurrent use.
+type Buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write appends p.
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// String returns what has been written.
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

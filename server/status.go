@@ -1,0 +1,148 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// errorDomain is the domain of every ErrorInfo.
+const errorDomain = "coatcheck"
+
+// Errors that are the server's own.
+var (
+	errAuditUnavailable = errors.New("server: the audit event can't be made durable")
+	errRequest          = errors.New("server: the message can't be decoded")
+	errPurposeRequired  = errors.New("server: no purpose")
+	errInvalidPurpose   = errors.New("server: malformed purpose")
+	errInvalidReveal    = errors.New("server: unknown reveal level")
+	errOverloaded       = errors.New("server: too many calls in flight")
+	errDraining         = errors.New("server: shutting down")
+	errPanic            = errors.New("server: panic")
+
+	errNoRule            = errors.New("server: no rule")
+	errPurposeNotAllowed = errors.New("server: purpose not allowed")
+	errRevealNotAllowed  = errors.New("server: reveal not allowed")
+)
+
+// refusal is how an error is told to the client: a code, a reason for machines
+// and a fixed text for people. Nothing of the error itself gets out.
+type refusal struct {
+	err     error
+	code    codes.Code
+	reason  string
+	field   string // the field of the request that is wrong, if one is
+	message string
+	retry   time.Duration // when to try again, if that helps
+}
+
+// refusals has a row for every error that a call can end with. A test finds
+// the exported sentinels of the packages below and demands a row for each, or
+// a place in its list of those that can't get here.
+var refusals = []refusal{
+	{err: errRequest, code: codes.InvalidArgument, reason: "INVALID_REQUEST", message: "the message can't be decoded"},
+	{err: tokenizer.ErrUnknownProfile, code: codes.InvalidArgument, reason: "UNKNOWN_PROFILE", field: "profile", message: "no such profile"},
+	{err: tokenizer.ErrInvalidValue, code: codes.InvalidArgument, reason: "INVALID_VALUE", field: "value", message: "the value is not of the profile's type"},
+	{err: tokenizer.ErrInvalidMetadata, code: codes.InvalidArgument, reason: "INVALID_METADATA", field: "metadata", message: "the metadata is malformed"},
+	{err: tokenizer.ErrInvalidToken, code: codes.InvalidArgument, reason: "INVALID_TOKEN", field: "token", message: "not a token: mistyped, cut short or altered"},
+	{err: errPurposeRequired, code: codes.InvalidArgument, reason: "PURPOSE_REQUIRED", field: "purpose", message: "a purpose is required"},
+	{err: errInvalidPurpose, code: codes.InvalidArgument, reason: "INVALID_PURPOSE", field: "purpose", message: "a purpose is of the form [a-z][a-z0-9-]{0,30}"},
+	{err: errInvalidReveal, code: codes.InvalidArgument, reason: "INVALID_REVEAL", field: "reveal", message: "unknown reveal level"},
+
+	{err: tokenizer.ErrTokenNotFound, code: codes.NotFound, reason: "TOKEN_NOT_FOUND", message: "no such token"},
+
+	{err: errNoIdentity, code: codes.Unauthenticated, reason: "NO_IDENTITY", message: "the client certificate names no caller"},
+	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
+	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
+	{err: errRevealNotAllowed, code: codes.PermissionDenied, reason: "REVEAL_NOT_ALLOWED", message: "the policy doesn't allow this much to be revealed"},
+
+	{err: errOverloaded, code: codes.ResourceExhausted, reason: "OVERLOADED", message: "too many calls in flight", retry: 100 * time.Millisecond},
+
+	{err: errDraining, code: codes.Unavailable, reason: "SHUTTING_DOWN", message: "the server is shutting down"},
+	{err: errAuditUnavailable, code: codes.Unavailable, reason: "AUDIT_UNAVAILABLE", message: "the call can't be recorded now"},
+	{err: keystore.ErrUnavailable, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
+	{err: tokenizer.ErrUnavailable, code: codes.Unavailable, reason: "STORE_UNAVAILABLE", message: "the store can't be reached now"},
+
+	{err: tokenizer.ErrDamaged, code: codes.DataLoss, reason: "RECORD_DAMAGED", message: "what is stored is not what was written"},
+	{err: keystore.ErrDamaged, code: codes.DataLoss, reason: "KEYS_DAMAGED", message: "the stored keys are not what was written"},
+	{err: keystore.ErrUnwrap, code: codes.DataLoss, reason: "KEYS_DAMAGED", message: "the stored keys don't open under the root key"},
+
+	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED", message: "the call took longer than it may"},
+	{err: context.Canceled, code: codes.Canceled, reason: "CANCELED", message: "the client gave up"},
+
+	{err: errPanic, code: codes.Internal, reason: "INTERNAL", message: "internal error"},
+}
+
+// denials maps what policy says to errors.
+var denials = map[policy.Reason]error{
+	policy.NoRule:            errNoRule,
+	policy.PurposeNotAllowed: errPurposeNotAllowed,
+	policy.RevealNotAllowed:  errRevealNotAllowed,
+}
+
+// denial returns the error of a decision that is not to allow.
+func denial(d policy.Decision) error {
+	if err, ok := denials[d.Reason]; ok {
+		return err
+	}
+	return errNoRule
+}
+
+// refuse returns the row for an error. An error without one is a defect: the
+// client is told INTERNAL, and known is false so that it gets logged.
+func refuse(err error) (r refusal, known bool) {
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			return r, r.code != codes.Internal
+		}
+	}
+	return refusals[len(refusals)-1], false
+}
+
+// status returns the gRPC status of a refusal, with what err adds about the
+// client's own input.
+func (r refusal) status(err error) *status.Status {
+	st := status.New(r.code, r.message)
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain}}
+	if field, description := r.violation(err); r.code == codes.InvalidArgument {
+		st = status.New(r.code, description)
+		if field != "" {
+			st = status.New(r.code, field+": "+description)
+		}
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: field, Description: description, Reason: r.reason},
+		}})
+	}
+	if r.retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.retry)})
+	}
+	detailed, err := st.WithDetails(details...)
+	if err != nil {
+		return st
+	}
+	return detailed
+}
+
+// violation returns the field that is wrong and what it should be.
+func (r refusal) violation(err error) (field, description string) {
+	field, description = r.field, r.message
+	var input *tokenizer.InputError
+	if errors.As(err, &input) {
+		description = input.Reason
+	}
+	var decode *decodeError
+	if errors.As(err, &decode) && decode.field != "" {
+		field, description = decode.field, "is not valid UTF-8"
+	}
+	return field, description
+}
