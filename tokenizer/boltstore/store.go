@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -107,11 +108,11 @@ func openFile(path string) (db *bbolt.DB, err error) {
 		FreelistType: bbolt.FreelistMapType,
 	})
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
-	case errors.Is(err, bbolt.ErrInvalid), errors.Is(err, bbolt.ErrVersionMismatch):
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, path, err)
-	case errors.Is(err, bbolt.ErrChecksum):
+	case errors.Is(err, bolterrors.ErrChecksum):
 		return nil, fmt.Errorf("%w: %s: %w", tokenizer.ErrDamaged, path, err)
 	case err != nil:
 		return nil, fmt.Errorf("boltstore: open: %w", err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
 	"github.com/coatcheck/coatcheck/tokenizer/storetest"
@@ -49,7 +50,7 @@ func closeChecked(t *testing.T, s *Store) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if err != nil && !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		t.Error(err)
 	}
 	if err := s.Close(); err != nil {

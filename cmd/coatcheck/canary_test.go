@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+)
+
+// The canaries: values that stand nowhere but where these tests put them.
+const (
+	canaryCard   = "4929813547860131"
+	canarySpaced = "4929 8135 4786 0131"
+	canarySSN    = "536228745"
+	canaryDashed = "536-22-8745"
+	canaryNote   = "canary-note-7b1f0c: Grüße an Frau Muster"
+	canaryLabel  = "canary-label-93ac"
+	canaryBroken = "4929813547860132" // fails the Luhn check
+)
+
+// TestCanary sends canaries through every RPC and every error path, kills the
+// process, and looks for them in every file and everything that was printed.
+func TestCanary(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "instance")
+	start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0").terminate(t)
+	setPolicy(t, dir)
+	rounds := 3
+	if soak() {
+		rounds = 50
+	}
+	var said strings.Builder // what clients were told when they were refused
+	for round := range rounds {
+		p := start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0")
+		sendCanaries(t, p, dir, &said)
+		if round%2 == 0 {
+			p.kill()
+		} else if code := p.terminate(t); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		said.WriteString(p.stdout.String() + p.stderr.String())
+	}
+	find(t, "what was printed and told", []byte(said.String()))
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		files++
+		find(t, path, content)
+		return err
+	})
+	if err != nil || files < 18 {
+		t.Errorf("%d files searched, %v", files, err)
+	}
+	// The search itself must be able to find something.
+	if found := search([]byte("x" + hex.EncodeToString([]byte(canaryCard)))); len(found) == 0 {
+		t.Error("the search finds nothing")
+	}
+}
+
+// sendCanaries puts canaries into every field of every RPC.
+func sendCanaries(t *testing.T, p *process, dir string, said *strings.Builder) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, caller := range []string{"checkout", "payments", "support", "stranger"} {
+		client := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, caller))
+		var tokens []string
+		for _, profile := range []string{"card", "ssn", "note", canaryCard, ""} {
+			for _, value := range []string{canaryCard, canarySpaced, canarySSN, canaryDashed, canaryNote, canaryBroken} {
+				for _, labels := range []map[string]string{nil, {"order": canaryLabel}, {canaryCard: canaryNote}, {"big": strings.Repeat(canaryNote, 2000)}} {
+					resp, err := client.Tokenize(ctx, &coatcheckv1.TokenizeRequest{Profile: profile, Value: value, Metadata: labels})
+					note(said, err)
+					if err == nil {
+						tokens = append(tokens, resp.GetToken())
+					}
+				}
+			}
+		}
+		if caller == "checkout" && len(tokens) < 8 {
+			t.Errorf("only %d canaries were taken in", len(tokens))
+		}
+		reveal(t, p, dir, tokens)
+		for _, token := range append(slices.Clip(tokens), canaryCard, "cc_card_"+canaryCard) {
+			for _, purpose := range []string{"support", "charge", canaryCard, "canary-note", ""} {
+				for _, expected := range []string{"", "card", canaryCard} {
+					_, err := client.Detokenize(ctx, &coatcheckv1.DetokenizeRequest{Token: token, Purpose: purpose, Profile: expected})
+					note(said, err)
+				}
+			}
+		}
+	}
+}
+
+// reveal has payments reveal the tokens, so that plaintext passes through.
+func reveal(t *testing.T, p *process, dir string, tokens []string) {
+	t.Helper()
+	client := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "payments"))
+	for _, token := range tokens {
+		resp, err := client.Detokenize(t.Context(), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "support"})
+		if err != nil || len(search([]byte(resp.GetValue()))) == 0 {
+			t.Errorf("a canary came back as %q, %v", resp.GetValue(), err)
+		}
+	}
+}
+
+// note keeps all that a refusal says, details included.
+func note(said *strings.Builder, err error) {
+	if err == nil {
+		return
+	}
+	st := status.Convert(err)
+	fmt.Fprintln(said, st.Message())
+	for _, d := range st.Proto().GetDetails() {
+		text, _ := protojson.Marshal(d)
+		fmt.Fprintf(said, "%s %x %s\n", d.GetTypeUrl(), d.GetValue(), text)
+		said.Write(d.GetValue())
+	}
+}
+
+// find reports canaries in content.
+func find(t *testing.T, where string, content []byte) {
+	t.Helper()
+	for _, canary := range search(content) {
+		t.Errorf("%s: holds %s", where, canary)
+	}
+}
+
+// search returns the canaries in content, plain or in a usual encoding, whole
+// or in a part that is enough to tell.
+func search(content []byte) (found []string) {
+	for _, canary := range []string{
+		canaryCard, canarySpaced, canarySSN, canaryDashed, canaryNote, canaryLabel, canaryBroken,
+		canaryCard[:12], canaryCard[4:], "canary", "Muster",
+	} {
+		raw := []byte(canary)
+		reversed := slices.Clone(raw)
+		slices.Reverse(reversed)
+		for form, needle := range map[string][]byte{
+			"plain": raw, "reversed": reversed,
+			"hex": []byte(hex.EncodeToString(raw)), "HEX": bytes.ToUpper([]byte(hex.EncodeToString(raw))),
+			// Base64 of the middle, whatever the alignment of the whole.
+			"base64":   []byte(strings.TrimRight(base64.StdEncoding.EncodeToString(raw[:len(raw)/3*3]), "=")),
+			"base64+1": []byte(base64.StdEncoding.EncodeToString(raw[1 : 1+(len(raw)-1)/3*3])),
+			"base64+2": []byte(base64.StdEncoding.EncodeToString(raw[2 : 2+(len(raw)-2)/3*3])),
+		} {
+			if bytes.Contains(content, needle) {
+				found = append(found, fmt.Sprintf("%q (%s)", canary, form))
+			}
+		}
+	}
+	return found
+}

@@ -1,0 +1,78 @@
+// Package command is Coatcheck's command line.
+//
+// Data goes to standard output, everything else to standard error. A command
+// exits with 0 if it did what it was asked, 1 if it couldn't, and 2 if it was
+// not asked properly.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+)
+
+// Env is the world that a command sees.
+type Env struct {
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+	Version        string
+}
+
+// usageError is a mistake in how the command was called.
+type usageError struct{ error }
+
+// Run runs the command line and returns its exit code. When ctx ends, a server
+// drains and Run returns.
+func Run(ctx context.Context, args []string, env Env) int {
+	root := &cobra.Command{
+		Use:           "coatcheck",
+		Short:         "Tokens for sensitive values, over mutually authenticated gRPC",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{errors.New("name a command; coatcheck --help lists them")}
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetArgs(args)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(serveCommand(env), devCommand(env), checkConfigCommand(env), keygenCommand(env), versionCommand(env))
+	for _, c := range append(root.Commands(), root) {
+		accepts := c.Args
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := accepts(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(env.Stderr, "coatcheck: %v\n", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+// logger returns the log of a service: a line an event, to standard error.
+func (e Env) logger() *slog.Logger { return slog.New(slog.NewTextHandler(e.Stderr, nil)) }
+
+func versionCommand(env Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(*cobra.Command, []string) { fmt.Fprintln(env.Stdout, env.Version) },
+	}
+}

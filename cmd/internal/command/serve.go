@@ -1,0 +1,154 @@
+package command
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coatcheck/coatcheck/cmd/internal/config"
+	"github.com/coatcheck/coatcheck/cmd/internal/devkit"
+	"github.com/coatcheck/coatcheck/cmd/internal/service"
+	"github.com/coatcheck/coatcheck/keystore/local"
+)
+
+// options returns what a service needs to run with the configuration.
+func (e Env) options(c *config.Config) service.Options {
+	return service.Options{
+		Config: c, Getenv: e.Getenv, Log: e.logger(),
+		Ready: func(address net.Addr) { fmt.Fprintf(e.Stderr, "coatcheck: serving on %s\n", address) },
+	}
+}
+
+func serveCommand(env Env) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Serve",
+		Long:  "Serves until SIGTERM or SIGINT, then finishes the calls in flight and exits.\nA second signal ends it at once.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			return service.Run(cmd.Context(), env.options(c))
+		},
+	}
+	requireConfig(cmd, &path)
+	return cmd
+}
+
+func checkConfigCommand(env Env) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "check-config --config FILE",
+		Short: "Check a configuration and all that it names, without serving",
+		Long:  "Reads the configuration, the policy, the certificates and the root key as serve\nwould, and says what is wrong with them. The store is not opened.",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			c, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			if err := service.Check(env.options(c)); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Stdout, "%s: good, with %d profiles\n", path, len(c.Profiles))
+			return nil
+		},
+	}
+	requireConfig(cmd, &path)
+	return cmd
+}
+
+// requireConfig adds the flag --config, without which the command is refused.
+func requireConfig(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVar(path, "config", "", "the configuration file")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *path == "" {
+			return usageError{fmt.Errorf("%s needs --config FILE", cmd.Name())}
+		}
+		return nil
+	}
+}
+
+const devWarning = `
+*** DEVELOPMENT ONLY ***************************************************
+*** The root key and the keys of all certificates lie in %s.
+*** Put no real values in. For real use, see: coatcheck serve --help
+************************************************************************
+
+`
+
+func devCommand(env Env) *cobra.Command {
+	var dir, listen, passphraseFile string
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Make a development instance, if there is none, and serve it",
+		Long:  "Makes certificates, a root key, a sample configuration and a sample policy\nunder DIR, unless they are there, and serves.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			passphrase, err := readPassphrase(passphraseFile)
+			if err != nil {
+				return err
+			}
+			made, err := devkit.Ensure(devkit.Options{Dir: dir, Listen: listen, PassphraseFile: passphraseFile, Passphrase: passphrase})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Stderr, devWarning, dir)
+			if made {
+				fmt.Fprintf(env.Stderr, "coatcheck: made %s\n", dir)
+			}
+			c, err := config.Load(dir + "/" + devkit.ConfigFile)
+			if err != nil {
+				return err
+			}
+			if made || cmd.Flags().Changed("listen") {
+				c.Server.Listen = listen
+			}
+			return service.Run(cmd.Context(), env.options(c))
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", ".coatcheck", "where everything is kept")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:7443", "the address to serve on")
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "encrypt a new root key under the passphrase in this file")
+	return cmd
+}
+
+func keygenCommand(env Env) *cobra.Command {
+	var passphraseFile string
+	cmd := &cobra.Command{
+		Use:   "keygen FILE",
+		Short: "Make a root key file for a local keystore",
+		Long:  "Makes a new root key in FILE, which must not exist. Keep a copy of it, apart from\nthe data: without it no value can be read ever again.",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			passphrase, err := readPassphrase(passphraseFile)
+			if err != nil {
+				return err
+			}
+			if err := local.Create(args[0], passphrase); err != nil {
+				return err
+			}
+			fmt.Fprintf(env.Stderr, "coatcheck: made %s\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "encrypt the root key under the passphrase in this file")
+	return cmd
+}
+
+// readPassphrase returns the passphrase in a file, nil if none is named.
+func readPassphrase(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return service.TrimPassphrase(data), nil
+}

@@ -1,0 +1,260 @@
+// Package config reads Coatcheck's configuration file. It is the only package
+// that knows the file's form; what it returns says what to open, and package
+// service opens it.
+//
+// Decoding is strict: a key that is not known, twice there or of the wrong
+// type is an error with file, line and column, and so is every setting that
+// can't be. All errors of a file are reported, not only the first.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// maxFile is the largest configuration file in bytes.
+const maxFile = 1 << 20
+
+// Config is a configuration file, checked. Paths are absolute or relative to
+// the working directory; in the file they are relative to the file.
+type Config struct {
+	Version  int                `yaml:"version"`
+	Server   Server             `yaml:"server"`
+	Store    Store              `yaml:"store"`
+	Keystore Keystore           `yaml:"keystore"`
+	Audit    Audit              `yaml:"audit"`
+	Policy   string             `yaml:"policy"` // path of the policy file
+	Profiles map[string]Profile `yaml:"profiles"`
+}
+
+// Server says where and how to serve.
+type Server struct {
+	Listen          string `yaml:"listen"` // host:port
+	TLS             TLS    `yaml:"tls"`
+	AllowCommonName bool   `yaml:"allow_common_name"`
+	Limits          Limits `yaml:"limits"`
+}
+
+// TLS names PEM files.
+type TLS struct {
+	Certificate string `yaml:"certificate"` // the server's, with its chain
+	Key         string `yaml:"key"`
+	ClientCA    string `yaml:"client_ca"` // the authorities whose callers are let in
+}
+
+// Limits are those of server.Limits; a field that is left out gets the
+// default.
+type Limits struct {
+	MessageSize int           `yaml:"message_size"`
+	HeaderSize  int           `yaml:"header_size"`
+	InFlight    int           `yaml:"in_flight"`
+	Streams     int           `yaml:"streams_per_connection"`
+	Deadline    time.Duration `yaml:"deadline"`
+	Commit      time.Duration `yaml:"commit"`
+	Handshake   time.Duration `yaml:"handshake"`
+	Idle        time.Duration `yaml:"idle"`
+	Keepalive   time.Duration `yaml:"keepalive"`
+	MinPing     time.Duration `yaml:"min_ping"`
+	Notice      time.Duration `yaml:"drain_notice"`
+	Drain       time.Duration `yaml:"drain"`
+}
+
+// Store says where records are kept. Exactly one kind is named.
+type Store struct {
+	Bolt *Bolt `yaml:"bolt"`
+}
+
+// Bolt is a store in a bbolt file.
+type Bolt struct {
+	Directory string `yaml:"directory"` // made if it doesn't exist
+}
+
+// Keystore says what guards the keys. Exactly one kind is named.
+type Keystore struct {
+	Local *LocalKeystore `yaml:"local"`
+}
+
+// LocalKeystore is a root key in a file. A passphrase comes from a file or
+// from an environment variable, never from the configuration itself.
+type LocalKeystore struct {
+	RootKey        string `yaml:"root_key"`
+	PassphraseFile string `yaml:"passphrase_file"`
+	PassphraseEnv  string `yaml:"passphrase_env"`
+}
+
+// Audit says where the readable audit log goes.
+type Audit struct {
+	Directory string `yaml:"directory"` // made if it doesn't exist
+}
+
+// Profile is one of tokenizer.Profile, under its name.
+type Profile struct {
+	Description string   `yaml:"description"`
+	Type        string   `yaml:"type"`
+	Mode        string   `yaml:"mode"`
+	Format      string   `yaml:"format"`
+	Owner       string   `yaml:"owner"`
+	Task        string   `yaml:"business_task"`
+	Purposes    []string `yaml:"purposes"`
+}
+
+// Load reads and checks the file. The error joins an error for each fault,
+// each of the form file:line:column: message.
+func Load(path string) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var c Config
+	doc, err := decode(path, data, &c)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(doc); err != nil {
+		return nil, err
+	}
+	c.resolve(filepath.Dir(path))
+	return &c, nil
+}
+
+// readFile reads a file that may not be larger than maxFile.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, clean("configuration", path, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("configuration %s: not a regular file of at most %d bytes", path, maxFile)
+	}
+	data, err := os.ReadFile(path)
+	return data, clean("configuration", path, err)
+}
+
+// clean makes one short line of an error of the file system.
+func clean(what, path string, err error) error {
+	var fault *fs.PathError
+	if errors.As(err, &fault) {
+		return fmt.Errorf("%s %s: %w", what, path, fault.Err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, path, err)
+	}
+	return nil
+}
+
+// check reports every setting that can't be.
+func (c *Config) check(doc document) error {
+	var faults []error
+	fault := func(message string, path ...string) {
+		faults = append(faults, doc.fault(message, path...))
+	}
+	require := func(value string, path ...string) {
+		if value == "" {
+			fault(path[len(path)-1]+" is required", path...)
+		}
+	}
+	if c.Version != 1 {
+		fault("version must be 1", "version")
+	}
+	require(c.Server.Listen, "server", "listen")
+	require(c.Server.TLS.Certificate, "server", "tls", "certificate")
+	require(c.Server.TLS.Key, "server", "tls", "key")
+	require(c.Server.TLS.ClientCA, "server", "tls", "client_ca")
+	require(c.Audit.Directory, "audit", "directory")
+	require(c.Policy, "policy")
+	if c.Store.Bolt == nil {
+		fault("bolt is required: it is the one kind of store", "store", "bolt")
+	} else {
+		require(c.Store.Bolt.Directory, "store", "bolt", "directory")
+	}
+	if local := c.Keystore.Local; local == nil {
+		fault("local is required: it is the one kind of keystore", "keystore", "local")
+	} else {
+		require(local.RootKey, "keystore", "local", "root_key")
+		if local.PassphraseFile != "" && local.PassphraseEnv != "" {
+			fault("passphrase_env and passphrase_file are both given", "keystore", "local", "passphrase_env")
+		}
+	}
+	if len(c.Profiles) == 0 {
+		fault("at least one profile is required", "profiles")
+	}
+	for _, p := range c.TokenizerProfiles() {
+		var bad *tokenizer.ProfileError
+		if err := p.Validate(); errors.As(err, &bad) {
+			fault(fmt.Sprintf("profile %q: %s %s", p.Name, bad.Field, bad.Reason), "profiles", p.Name, bad.Field)
+		}
+	}
+	c.Server.Limits.check(fault)
+	return errors.Join(faults...)
+}
+
+// check reports limits below what a server can work with.
+func (l Limits) check(fault func(string, ...string)) {
+	for key, n := range map[string]int{
+		"message_size": l.MessageSize, "header_size": l.HeaderSize,
+		"in_flight": l.InFlight, "streams_per_connection": l.Streams,
+	} {
+		least, most := 1, 1<<30
+		switch key {
+		case "message_size":
+			least = 128 << 10 // the largest value, and what surrounds it
+		case "header_size":
+			least, most = 4<<10, 1<<20
+		}
+		if n != 0 && (n < least || n > most) {
+			fault(fmt.Sprintf("%s must be from %d to %d", key, least, most), "server", "limits", key)
+		}
+	}
+	for key, d := range map[string]time.Duration{
+		"deadline": l.Deadline, "commit": l.Commit, "handshake": l.Handshake, "idle": l.Idle,
+		"keepalive": l.Keepalive, "min_ping": l.MinPing, "drain_notice": l.Notice, "drain": l.Drain,
+	} {
+		if d != 0 && (d < time.Millisecond || d > 24*time.Hour) {
+			fault(key+" must be from 1ms to 24h", "server", "limits", key)
+		}
+	}
+}
+
+// resolve makes the file's paths relative to its directory.
+func (c *Config) resolve(dir string) {
+	paths := []*string{&c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.TLS.ClientCA,
+		&c.Store.Bolt.Directory, &c.Keystore.Local.RootKey, &c.Audit.Directory, &c.Policy}
+	if c.Keystore.Local.PassphraseFile != "" {
+		paths = append(paths, &c.Keystore.Local.PassphraseFile)
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// TokenizerProfiles returns the profiles in the order of their names.
+func (c *Config) TokenizerProfiles() []tokenizer.Profile {
+	profiles := make([]tokenizer.Profile, 0, len(c.Profiles))
+	for name, p := range c.Profiles {
+		profiles = append(profiles, tokenizer.Profile{
+			Name: name, Description: p.Description, Type: p.Type,
+			Mode: tokenizer.Mode(p.Mode), Format: tokenizer.TokenFormat(p.Format),
+			Owner: p.Owner, Task: p.Task, Purposes: p.Purposes,
+		})
+	}
+	slices.SortFunc(profiles, func(a, b tokenizer.Profile) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return profiles
+}
+
+// ServerLimits returns the limits for package server.
+func (c *Config) ServerLimits() server.Limits { return server.Limits(c.Server.Limits) }

@@ -1,0 +1,115 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const good = `version: 1
+server:
+  listen: 127.0.0.1:7443
+  tls: {certificate: server.crt, key: /etc/keys/server.key, client_ca: ca.crt}
+  limits: {deadline: 5s, in_flight: 100}
+store:
+  bolt: {directory: data}
+keystore:
+  local: {root_key: root.key}
+audit: {directory: audit}
+policy: policy.yaml
+profiles:
+  card: {type: card-number, purposes: [charge]}
+  note: {type: text}
+`
+
+func load(t *testing.T, text string) (*Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Logf("%v", err)
+	}
+	return c, err
+}
+
+func TestLoad(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Base(c.Policy) != "policy.yaml" || !filepath.IsAbs(c.Policy) || c.Server.TLS.Key != "/etc/keys/server.key" {
+		t.Errorf("paths: %q, %q", c.Policy, c.Server.TLS.Key)
+	}
+	limits := c.ServerLimits()
+	if limits.Deadline != 5*time.Second || limits.InFlight != 100 || limits.Drain != 0 {
+		t.Errorf("limits: %+v", limits)
+	}
+	if p := c.TokenizerProfiles(); len(p) != 2 || p[0].Name != "card" || p[0].Purposes[0] != "charge" || p[1].Name != "note" {
+		t.Errorf("profiles: %+v", p)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, row := range []struct {
+		name, old, with string
+		want            []string // each with its line and column
+	}{
+		{"unknown key", "listen:", "lisen:", []string{`:3:3: unknown key "lisen"`}},
+		{"unknown key in a profile", "type: text", "typ: text", []string{`:14:10: unknown key "typ"`}},
+		{"key twice", "audit: {", "audit: {directory: a, ", []string{`:10:23: mapping key "directory" already defined at line 10`}},
+		{"wrong type", "in_flight: 100", "in_flight: many", []string{`:5:37: "many" is not of the type int`}},
+		{"a number for a duration", "deadline: 5s", "deadline: 5", []string{`:5:22: "5" is not of the type Duration`}},
+		{"not YAML", "version: 1", "version: [", []string{":3:9: "}},
+		{"version", "version: 1", "version: 2", []string{":1:1: version must be 1"}},
+		{"missing", "listen: 127.0.0.1:7443", "allow_common_name: true", []string{":2:1: listen is required"}},
+		{"no store", "bolt: {directory: data}", "bolt:", []string{":7:3: bolt is required"}},
+		{"no keystore", "local: {root_key: root.key}", "local:", []string{":9:3: local is required"}},
+		{"two passphrases", "root_key: root.key", "root_key: r, passphrase_env: E, passphrase_file: f", []string{":9:24: passphrase_env and passphrase_file are both given"}},
+		{"limit too small", "in_flight: 100", "message_size: 1000", []string{":5:26: message_size must be from 131072"}},
+		{"limit too long", "deadline: 5s", "deadline: 48h", []string{":5:12: deadline must be from 1ms to 24h"}},
+		{"limit below zero", "deadline: 5s", "deadline: -1s", []string{":5:12: deadline must be"}},
+		{"data type", "type: text", "type: txt", []string{`:14:10: profile "note": type "txt" is none of`}},
+		{"profile name", "note:", "Note:", []string{`profile "Note": name must be`}},
+		{"purpose", "[charge]", "[Charge!]", []string{`:13:29: profile "card": purposes "Charge!" is not of the form`}},
+		{"two documents", "policy: policy.yaml", "---\npolicy: policy.yaml", []string{": a second document begins"}},
+		{"several faults", "audit: {directory: audit}\npolicy: policy.yaml", "", []string{"directory is required", "policy is required"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if !strings.Contains(good, row.old) {
+				t.Fatalf("no %q in the good file", row.old)
+			}
+			_, err := load(t, strings.Replace(good, row.old, row.with, 1))
+			if err == nil {
+				t.Fatal("is accepted")
+			}
+			for _, want := range row.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in: %v", want, err)
+				}
+			}
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				if !strings.Contains(line, "c.yaml:") {
+					t.Errorf("a fault without a place: %s", line)
+				}
+			}
+		})
+	}
+}
+
+func TestFilesThatAreNoConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	big := filepath.Join(dir, "big.yaml")
+	if err := os.WriteFile(big, make([]byte, maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"missing": filepath.Join(dir, "none"), "a directory": dir, "too big": big} {
+		if _, err := Load(path); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

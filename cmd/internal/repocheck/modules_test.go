@@ -1,0 +1,74 @@
+package repocheck
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+)
+
+// allowedModules are the modules that go.mod may require directly, each with its
+// reason. What they need in turn is theirs to choose.
+var allowedModules = map[string]string{
+	"google.golang.org/grpc":                          "the transport",
+	"google.golang.org/protobuf":                      "the messages",
+	"google.golang.org/genproto/googleapis/rpc":       "google.rpc.Status, ErrorInfo, BadRequest and RetryInfo",
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2": "one chain for unary and streaming calls",
+	"go.etcd.io/bbolt":                                "the embedded store",
+	"go.yaml.in/yaml/v4":                              "configuration and policy, strictly decoded, errors with line and column",
+	"github.com/spf13/cobra":                          "the command line",
+	"golang.org/x/crypto":                             "Argon2id for the passphrase of a root key file",
+	"golang.org/x/sync":                               "errgroup and singleflight",
+	"github.com/rogpeppe/go-internal":                 "test scripts against the real main",
+	"github.com/hashicorp/vault/api":                  "the transit keystore",
+}
+
+// unexpected returns a line for each direct requirement that has no reason.
+func unexpected(gomod []byte) ([]string, error) {
+	var file struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+		Replace []struct{ Old struct{ Path string } }
+	}
+	if err := json.Unmarshal(gomod, &file); err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, r := range file.Require {
+		if !r.Indirect && allowedModules[r.Path] == "" {
+			lines = append(lines, fmt.Sprintf("go.mod requires %s, for which allowedModules has no reason", r.Path))
+		}
+	}
+	for _, r := range file.Replace {
+		lines = append(lines, fmt.Sprintf("go.mod replaces %s: a build from the module proxy would ignore it", r.Old.Path))
+	}
+	return lines, nil
+}
+
+func TestDirectDependencies(t *testing.T) {
+	lines, err := unexpected(command(t, repoRoot(t), "go", "mod", "edit", "-json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines {
+		t.Error(line)
+	}
+}
+
+func TestUnexpected(t *testing.T) {
+	lines, err := unexpected([]byte(`{
+		"Require": [
+			{"Path": "google.golang.org/grpc"},
+			{"Path": "github.com/pkg/errors"},
+			{"Path": "golang.org/x/text", "Indirect": true}
+		],
+		"Replace": [{"Old": {"Path": "go.etcd.io/bbolt"}, "New": {"Path": "../bbolt"}}]
+	}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(lines) != 2 {
+		t.Errorf("want github.com/pkg/errors and the replacement of bbolt refused, have %q", lines)
+	}
+}
