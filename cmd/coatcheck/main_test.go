@@ -65,9 +65,16 @@ func (o *output) String() string {
 // start runs coatcheck and waits until it serves.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
+	return startWith(t, func(*exec.Cmd) {}, args...)
+}
+
+// startWith is start for a command that change has changed.
+func startWith(t *testing.T, change func(*exec.Cmd), args ...string) *process {
+	t.Helper()
 	p := &process{Cmd: exec.Command(os.Args[0], args...), stderr: new(output), stdout: new(output), exited: make(chan struct{})}
 	p.Env = append(os.Environ(), runMain+"=1")
 	p.Stdout = p.stdout
+	change(p.Cmd)
 	pipe, err := p.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
