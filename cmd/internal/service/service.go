@@ -116,8 +116,17 @@ func TrimPassphrase(data []byte) []byte {
 }
 
 // Run serves until ctx ends and then drains. It returns an error if the
-// service can't start, or stops by itself.
-func Run(ctx context.Context, o Options) (err error) {
+// service can't start, or stops by itself; being told to stop while it starts
+// is none.
+func Run(ctx context.Context, o Options) error {
+	err := run(ctx, o)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func run(ctx context.Context, o Options) (err error) {
 	parts, err := load(o)
 	if err != nil {
 		return err

@@ -1,0 +1,147 @@
+package boltstore
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/keystore/keystoretest"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// held is a store whose next transaction waits until it is let go.
+type held struct {
+	*Store
+	transactions int           // counted in the commit loop, read once it is idle
+	begun        chan struct{} // closed when the first transaction has begun
+	letGo        chan struct{}
+}
+
+func openHeld(t *testing.T) *held {
+	t.Helper()
+	h := &held{Store: open(t, filepath.Join(t.TempDir(), "store.db")), begun: make(chan struct{}), letGo: make(chan struct{})}
+	t.Cleanup(func() { closeChecked(t, h.Store) })
+	h.update = func(fn func(*bbolt.Tx) error) error {
+		if h.transactions++; h.transactions == 1 {
+			close(h.begun)
+			<-h.letGo
+		}
+		return h.db.Update(fn)
+	}
+	return h
+}
+
+// waitFor waits until n writes are queued.
+func (h *held) waitFor(n int) {
+	for {
+		h.mu.Lock()
+		queued := len(h.pending)
+		h.mu.Unlock()
+		if queued == n {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// Whatever arrives while one transaction is being synced shares the next.
+func TestUnitsShareATransaction(t *testing.T) {
+	h := openHeld(t)
+	const n = 100
+	var wg sync.WaitGroup
+	commit := func() {
+		if _, err := h.Commit(context.Background(), tokenizer.Unit{Event: event}); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Go(commit)
+	<-h.begun
+	for range n {
+		wg.Go(commit)
+	}
+	h.waitFor(n)
+	close(h.letGo)
+	wg.Wait()
+	if h.transactions != 2 {
+		t.Errorf("%d units took %d transactions, want 2", n+1, h.transactions)
+	}
+	if entries, err := h.Entries(context.Background(), 0, 2*n); err != nil || len(entries) != n+1 {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
+
+// Who gives up while waiting is told at once, and nothing is written for them.
+func TestGivingUpWhileWaiting(t *testing.T) {
+	h := openHeld(t)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := h.Commit(context.Background(), tokenizer.Unit{Event: event}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-h.begun
+	ctx, cancel := context.WithCancel(context.Background())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := h.Commit(ctx, tokenizer.Unit{Event: event})
+		failed <- err
+	}()
+	h.waitFor(1)
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) { // the transaction is still held
+		t.Errorf("Commit: %v, want context.Canceled", err)
+	}
+	close(h.letGo)
+	wg.Wait()
+	if entries, err := h.Entries(context.Background(), 0, 10); err != nil || len(entries) != 1 {
+		t.Errorf("%d entries, %v; want 1", len(entries), err)
+	}
+}
+
+// shelf is a keystore.Shelf on a Store, as the service has it.
+type shelf struct{ *Store }
+
+func (s shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) error {
+	_, err := s.Commit(ctx, tokenizer.Unit{Keys: keys, Event: event})
+	return err
+}
+
+func TestShelf(t *testing.T) {
+	keystoretest.TestShelf(t, func(t *testing.T) keystore.Shelf {
+		s := open(t, filepath.Join(t.TempDir(), "store.db"))
+		t.Cleanup(func() { closeChecked(t, s) })
+		return shelf{s}
+	})
+}
+
+func BenchmarkCommit(b *testing.B) {
+	s, err := Open(filepath.Join(b.TempDir(), "store.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	body := make([]byte, 400)
+	b.ReportAllocs()
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			id, err := s.ReserveIDs(context.Background(), 1)
+			if err != nil {
+				b.Error(err)
+			}
+			_, err = s.Commit(context.Background(), tokenizer.Unit{
+				Records: []tokenizer.Record{{ID: id, Namespace: "default", Profile: "card", KeyVersion: 1, Value: body[:44]}},
+				Event:   func(tokenizer.Outcome) []byte { return body },
+			})
+			if err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
