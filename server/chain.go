@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -91,12 +92,13 @@ func (s *Server) recovered(ctx context.Context, thrown any) error {
 // admit refuses calls beyond the number that may be in flight. Health, which
 // is cheap, is always answered.
 func (s *Server) admit(ctx context.Context, name string, next func(context.Context) error) error {
-	m := methods[name]
+	m, _ := rowOf(name)
 	if m.action == "" {
 		return answer(next(ctx), m)
 	}
 	if s.inFlight.Add(1) > int64(s.limits.InFlight) {
 		s.inFlight.Add(-1)
+		s.overloaded.Add(1)
 		return answer(errOverloaded, m)
 	}
 	defer s.inFlight.Add(-1)
@@ -117,7 +119,10 @@ func answer(err error, m method) error {
 // commits the event together with what the call changes. No answer goes out
 // before that (DESIGN.md section 3, "One commit").
 func (s *Server) record(ctx context.Context, name string, next func(context.Context) error) error {
-	m := methods[name]
+	m, known := rowOf(name)
+	if !known {
+		name = "unknown"
+	}
 	c := newCall(ctx, name, m, s.policy.Hash())
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
@@ -178,15 +183,14 @@ func (s *Server) end(ctx context.Context, name string, next func(context.Context
 
 // identify finds out who calls.
 func (s *Server) identify(ctx context.Context, _ string, next func(context.Context) error) error {
+	c := callFrom(ctx)
 	_, cert := peerOf(ctx)
-	if cert == nil {
-		return errNoIdentity
-	}
 	caller, err := callerOf(cert, s.allowCommonName)
 	if err != nil {
+		c.event.Decision = audit.Deny
 		return err
 	}
-	callFrom(ctx).event.Caller = caller
+	c.event.Caller = caller
 	return next(ctx)
 }
 
@@ -198,9 +202,15 @@ func (s *Server) authorize(ctx context.Context, _ string, next func(context.Cont
 	if c.method.action == "" {
 		return next(ctx)
 	}
+	if c.method == unknownMethod {
+		return errUnknownMethod
+	}
 	rule, ok := s.policy.May(c.event.Caller, c.method.action)
-	if err := c.decide(policy.Decision{Allowed: ok, Rule: rule, Reason: policy.NoRule}); err != nil {
-		return err
+	if !ok || c.method.kind == policy.PlainAction {
+		// There is nothing more to know; else the handler decides.
+		if err := c.decide(policy.Decision{Allowed: ok, Rule: rule, Reason: policy.NoRule}); err != nil {
+			return err
+		}
 	}
 	if c.method.endless {
 		// It may never end; it is recorded before anything is sent.

@@ -276,6 +276,11 @@ func TestCallsBeyondTheLimitAreRefused(t *testing.T) {
 	if _, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
 		t.Errorf("after the load: %v", err)
 	}
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(in.Log.String(), "calls refused"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("refused calls are not logged")
+		}
+	}
 }
 
 // A client that gives up doesn't take its event with it.

@@ -29,6 +29,9 @@ var errNoIdentity = errors.New("server: the client certificate names no caller")
 // DNS name is malformed or ambiguous is refused; it doesn't fall through to
 // the next.
 func callerOf(cert *x509.Certificate, allowCommonName bool) (string, error) {
+	if cert == nil {
+		return "", errNoIdentity
+	}
 	var spiffe string
 	for _, uri := range cert.URIs {
 		if strings.EqualFold(uri.Scheme, "spiffe") {

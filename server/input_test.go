@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,6 +123,8 @@ func TestBadInput(t *testing.T) {
 		{"a value as the token", get(&coatcheckv1.DetokenizeRequest{Token: "4111111111111111", Purpose: "support"}), codes.InvalidArgument, "INVALID_TOKEN", "token"},
 		{"a token of another profile", get(&coatcheckv1.DetokenizeRequest{Token: card, Profile: "ssn", Purpose: "support"}), codes.NotFound, "TOKEN_NOT_FOUND", ""},
 		{"an unknown profile expected", get(&coatcheckv1.DetokenizeRequest{Token: card, Profile: "cart", Purpose: "support"}), codes.InvalidArgument, "UNKNOWN_PROFILE", "profile"},
+		{"an unknown method", raw("checkout", "/coatcheck.v1.TokenizationService/4111111111111111", nil), codes.Unimplemented, "UNKNOWN_METHOD", ""},
+		{"an unknown service", raw("checkout", "/4111111111111111/Reveal", nil), codes.Unimplemented, "UNKNOWN_METHOD", ""},
 		{"no purpose", get(&coatcheckv1.DetokenizeRequest{Token: card}), codes.InvalidArgument, "PURPOSE_REQUIRED", "purpose"},
 	}
 	before := nextID(t, in)
@@ -144,6 +147,9 @@ func TestBadInput(t *testing.T) {
 	for i, row := range rows {
 		if log[i]["reason"] != row.reason || log[i]["code"] == "OK" || log[i]["caller"] == "" || log[i]["request_id"] == "" {
 			t.Errorf("%s: its event is %v", row.name, log[i])
+		}
+		if text := fmt.Sprint(log[i]); strings.Contains(text, "1111") {
+			t.Errorf("%s: its event holds a part of the value: %s", row.name, text)
 		}
 	}
 }

@@ -47,6 +47,18 @@ var methods = map[string]method{
 	grpc_health_v1.Health_Watch_FullMethodName: {endless: true, standard: true},
 }
 
+// unknownMethod is the row of a method that the server doesn't have. Its name,
+// which may hold anything, is not recorded.
+var unknownMethod = method{action: "unknown"}
+
+// rowOf returns the row of a method.
+func rowOf(name string) (m method, known bool) {
+	if m, known = methods[name]; !known {
+		return unknownMethod, false
+	}
+	return m, true
+}
+
 // Actions returns the actions that a policy can speak of, from the method
 // table.
 func Actions() map[string]policy.ActionKind {

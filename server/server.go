@@ -62,6 +62,7 @@ type Limits struct {
 	Commit      time.Duration // how long the commit of a call may be waited for; default 10s
 	Handshake   time.Duration // how long a TLS handshake may take; default 10s
 	Idle        time.Duration // a connection without calls is closed after it; default 15m
+	Age         time.Duration // a connection is renewed after it, and so the look at its certificate; default 1h
 	Keepalive   time.Duration // a silent connection is pinged after it; default 1m
 	MinPing     time.Duration // clients that ping more often are cut off; default 10s
 	Notice      time.Duration // from NOT_SERVING until no calls are taken; default 1s
@@ -73,7 +74,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		MessageSize: 4 << 20, HeaderSize: 16 << 10, InFlight: 4096, Streams: 1024,
 		Deadline: 30 * time.Second, Commit: 10 * time.Second, Handshake: 10 * time.Second,
-		Idle: 15 * time.Minute, Keepalive: time.Minute, MinPing: 10 * time.Second,
+		Idle: 15 * time.Minute, Age: time.Hour, Keepalive: time.Minute, MinPing: 10 * time.Second,
 		Notice: time.Second, Drain: 15 * time.Second,
 	}
 }
@@ -89,7 +90,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	for _, f := range []struct{ field, fallback *time.Duration }{
-		{&l.Deadline, &d.Deadline}, {&l.Commit, &d.Commit}, {&l.Handshake, &d.Handshake}, {&l.Idle, &d.Idle},
+		{&l.Deadline, &d.Deadline}, {&l.Commit, &d.Commit}, {&l.Handshake, &d.Handshake}, {&l.Idle, &d.Idle}, {&l.Age, &d.Age},
 		{&l.Keepalive, &d.Keepalive}, {&l.MinPing, &d.MinPing}, {&l.Notice, &d.Notice}, {&l.Drain, &d.Drain},
 	} {
 		if *f.field == 0 {
@@ -109,8 +110,9 @@ type Server struct {
 	limits          Limits
 	allowCommonName bool
 
-	inFlight atomic.Int64
-	draining chan struct{}
+	inFlight   atomic.Int64
+	overloaded atomic.Int64 // calls refused as OVERLOADED that have not been logged yet
+	draining   chan struct{}
 }
 
 // New returns a Server with every service registered. It fails if the TLS
@@ -147,13 +149,15 @@ func (s *Server) options(config *tls.Config) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log}),
 		grpc.ForceServerCodecV2(newLateCodec()),
+		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
 		grpc.ConnectionTimeout(l.Handshake),
 		grpc.MaxRecvMsgSize(l.MessageSize),
 		grpc.MaxSendMsgSize(l.MessageSize),
 		grpc.MaxHeaderListSize(uint32(l.HeaderSize)),
 		grpc.MaxConcurrentStreams(uint32(l.Streams)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: l.Idle, Time: l.Keepalive, Timeout: l.Handshake,
+			MaxConnectionIdle: l.Idle, MaxConnectionAge: l.Age, MaxConnectionAgeGrace: l.Deadline,
+			Time: l.Keepalive, Timeout: l.Handshake,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: l.MinPing, PermitWithoutStream: true}),
 	}
@@ -209,6 +213,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	defer stop()
 	s.health.check(ctx)
 	background.Go(func() { s.health.run(healthCtx) })
+	background.Go(func() { s.logOverload(healthCtx) })
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(listener) }()
 	select {
@@ -222,6 +227,22 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	close(s.draining)
 	s.drain()
 	return nil
+}
+
+// logOverload says once a second how many calls have been refused as
+// OVERLOADED, if any: they leave no other trace.
+func (s *Server) logOverload(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if n := s.overloaded.Swap(0); n > 0 {
+			s.log.Warn("calls refused: too many in flight", "calls", n, "limit", s.limits.InFlight)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // InFlight returns how many calls are being worked on, those of the health

@@ -23,6 +23,7 @@ const errorDomain = "coatcheck"
 var (
 	errAuditUnavailable = errors.New("server: the audit event can't be made durable")
 	errRequest          = errors.New("server: the message can't be decoded")
+	errUnknownMethod    = errors.New("server: unknown method")
 	errPurposeRequired  = errors.New("server: no purpose")
 	errInvalidPurpose   = errors.New("server: malformed purpose")
 	errInvalidReveal    = errors.New("server: unknown reveal level")
@@ -58,6 +59,8 @@ var refusals = []refusal{
 	{err: errPurposeRequired, code: codes.InvalidArgument, reason: "PURPOSE_REQUIRED", field: "purpose", message: "a purpose is required"},
 	{err: errInvalidPurpose, code: codes.InvalidArgument, reason: "INVALID_PURPOSE", field: "purpose", message: "a purpose is of the form [a-z][a-z0-9-]{0,30}"},
 	{err: errInvalidReveal, code: codes.InvalidArgument, reason: "INVALID_REVEAL", field: "reveal", message: "unknown reveal level"},
+
+	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},
 
 	{err: tokenizer.ErrTokenNotFound, code: codes.NotFound, reason: "TOKEN_NOT_FOUND", message: "no such token"},
 

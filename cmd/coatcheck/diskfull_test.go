@@ -103,20 +103,13 @@ func TestDiskFillsUp(t *testing.T) {
 			t.Fatalf("Detokenize with the disk full: %v", err)
 		}
 	}
+	health := grpc_health_v1.NewHealthClient(p.dial(t, dir, "stranger"))
+	waitForHealth(t, health, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	// Room again: the file system is seen through the process that has it.
 	if err := os.Remove(filepath.Join("/proc", fmt.Sprint(p.Process.Pid), "root", data, "filler")); err != nil {
 		t.Fatal(err)
 	}
-	health := grpc_health_v1.NewHealthClient(p.dial(t, dir, "stranger"))
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		resp, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-		if err == nil && resp.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("not serving again: %v, %v: %s", resp, err, p.stderr)
-		}
-	}
+	waitForHealth(t, health, grpc_health_v1.HealthCheckResponse_SERVING)
 	if _, err := checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "after"}); err != nil {
 		t.Errorf("Tokenize with room again: %v", err)
 	}
@@ -127,4 +120,18 @@ func TestDiskFillsUp(t *testing.T) {
 		}
 	}
 	t.Logf("%d tokens fit in", len(values))
+}
+
+// waitForHealth waits until the whole service has the status.
+func waitForHealth(t *testing.T, health grpc_health_v1.HealthClient, want grpc_health_v1.HealthCheckResponse_ServingStatus) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		resp, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+		if err == nil && resp.GetStatus() == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("health is %v, %v; want %v", resp, err, want)
+		}
+	}
 }

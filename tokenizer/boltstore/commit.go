@@ -19,10 +19,11 @@ import (
 const maxGroup = 4096
 
 // write is a unit on its way through the commit loop. Without a unit it asks
-// for a transaction that only reserves ids.
+// for a transaction that only reserves ids, or finds out whether one works.
 type write struct {
 	ctx     context.Context
 	unit    *tokenizer.Unit
+	probe   bool
 	state   atomic.Int32 // waiting, then taken or given up
 	outcome tokenizer.Outcome
 	err     error
@@ -197,7 +198,7 @@ func (s *Store) transact(group []*write) error {
 		}
 		for _, w := range group {
 			if w.unit == nil {
-				if err := touch(tx); err != nil {
+				if err := probe(tx, w.probe); err != nil {
 					return err
 				}
 				continue
@@ -218,6 +219,19 @@ func (s *Store) transact(group []*write) error {
 		}
 		return err
 	})
+}
+
+// probeSize is more than bbolt is likely to have free inside the file, so that
+// the probe needs what a unit may need: room for the file to grow.
+const probeSize = 512 << 10
+
+// probe puts something large into the file, or takes it away.
+func probe(tx *bbolt.Tx, put bool) error {
+	meta := tx.Bucket(metaBucket)
+	if put {
+		return meta.Put(probeKey, make([]byte, probeSize))
+	}
+	return meta.Delete(probeKey)
 }
 
 // errUnit says that a unit can't be stored as it is: its Event panicked or

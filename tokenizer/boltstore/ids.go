@@ -1,7 +1,6 @@
 package boltstore
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -58,13 +57,6 @@ func (r *idRange) extend(tx *bbolt.Tx) (limit uint64, err error) {
 	}
 	limit += idBlock
 	return limit, meta.Put(nextIDKey, binary.BigEndian.AppendUint64(nil, limit))
-}
-
-// touch rewrites the stored next id as it is. A transaction that is to find out
-// whether writing works has to write something.
-func touch(tx *bbolt.Tx) error {
-	meta := tx.Bucket(metaBucket)
-	return meta.Put(nextIDKey, bytes.Clone(meta.Get(nextIDKey)))
 }
 
 // extended takes over a limit that has been committed. If what was left does

@@ -8,7 +8,8 @@
 //
 // The file holds five buckets:
 //
-//	meta     format, log_id, next_id (the first id that is not reserved)
+//	meta     format, log_id, next_id (the first id that is not reserved),
+//	         and for moments probe (see Check)
 //	records  id (8 bytes, big endian) → tokenizer.Record
 //	claims   key → value
 //	keys     namespace, class and version → keystore.WrappedKey
@@ -22,6 +23,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -54,6 +57,7 @@ var (
 	formatKey = []byte("format")
 	logIDKey  = []byte("log_id")
 	nextIDKey = []byte("next_id")
+	probeKey  = []byte("probe")
 )
 
 // Store is a tokenizer.Store in a bbolt file. It is safe for concurrent use.
@@ -82,9 +86,16 @@ var _ tokenizer.Store = (*Store)(nil)
 // Errors: ErrLocked, ErrFormat, tokenizer.ErrDamaged, or that of the file
 // system, such as fs.ErrPermission or syscall.ENOSPC.
 func Open(path string) (*Store, error) {
+	_, missing := os.Stat(path)
 	db, err := openFile(path)
 	if err != nil {
 		return nil, err
+	}
+	if missing != nil {
+		if err := syncName(path); err != nil {
+			_ = db.Close()
+			return nil, fmt.Errorf("boltstore: open: %w", err)
+		}
 	}
 	s := &Store{db: db, update: db.Update, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := s.initialize(); err != nil {
@@ -98,6 +109,7 @@ func Open(path string) (*Store, error) {
 // openFile opens the bbolt file. bbolt panics on some damaged files and would
 // crash on reading beyond the end of one that was cut.
 func openFile(path string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if fault := recover(); fault != nil {
 			db, err = nil, fmt.Errorf("%w: %s: bbolt can't read it", tokenizer.ErrDamaged, path)
@@ -131,6 +143,22 @@ func openFile(path string) (db *bbolt.DB, err error) {
 		return nil, err
 	}
 	return db, nil
+}
+
+// syncName makes the name of a new file durable, and that of its directory,
+// which may be new too.
+func syncName(path string) error {
+	dir := filepath.Dir(path)
+	for _, name := range []string{dir, filepath.Dir(dir)} {
+		d, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // initialize makes the buckets of a new file or checks those of an old one,
@@ -199,8 +227,9 @@ func (s *Store) Close() error {
 }
 
 // guard runs fn and turns a panic of bbolt, which is how it reports a damaged
-// page, into an error.
+// page, into an error; so too a fault, where a page points outside the file.
 func (s *Store) guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if fault := recover(); fault != nil {
 			err = fmt.Errorf("%w: bbolt: %v", tokenizer.ErrDamaged, fault)
@@ -210,7 +239,7 @@ func (s *Store) guard(fn func() error) (err error) {
 }
 
 // Check reports why the latest write failed, or, when it did, whether one
-// works by now.
+// works by now: one that is large enough to need room on the disk.
 func (s *Store) Check(ctx context.Context) error {
 	s.mu.Lock()
 	failed, broken := s.failed, s.broken
@@ -218,5 +247,8 @@ func (s *Store) Check(ctx context.Context) error {
 	if broken != nil || failed == nil {
 		return broken
 	}
-	return s.submit(ctx, &write{ctx: ctx, done: make(chan struct{})})
+	if err := s.submit(ctx, &write{ctx: ctx, probe: true, done: make(chan struct{})}); err != nil {
+		return err
+	}
+	return s.submit(ctx, &write{ctx: ctx, done: make(chan struct{})}) // takes the probe away
 }

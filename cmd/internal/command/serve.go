@@ -90,6 +90,9 @@ func devCommand(env Env) *cobra.Command {
 		Long:  "Makes certificates, a root key, a sample configuration and a sample policy\nunder DIR, unless they are there, and serves.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.CheckListen(listen); err != nil {
+				return usageError{fmt.Errorf("--listen %w", err)}
+			}
 			passphrase, err := readPassphrase(passphraseFile)
 			if err != nil {
 				return err

@@ -11,9 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coatcheck/coatcheck/server"
@@ -61,6 +64,7 @@ type Limits struct {
 	Commit      time.Duration `yaml:"commit"`
 	Handshake   time.Duration `yaml:"handshake"`
 	Idle        time.Duration `yaml:"idle"`
+	Age         time.Duration `yaml:"connection_age"`
 	Keepalive   time.Duration `yaml:"keepalive"`
 	MinPing     time.Duration `yaml:"min_ping"`
 	Notice      time.Duration `yaml:"drain_notice"`
@@ -158,25 +162,28 @@ func (c *Config) check(doc document) error {
 	}
 	require := func(value string, path ...string) {
 		if value == "" {
-			fault(path[len(path)-1]+" is required", path...)
+			fault(strings.Join(path, ".")+" is required", path...)
 		}
 	}
 	if c.Version != 1 {
 		fault("version must be 1", "version")
 	}
 	require(c.Server.Listen, "server", "listen")
+	if err := CheckListen(c.Server.Listen); c.Server.Listen != "" && err != nil {
+		fault("listen "+err.Error(), "server", "listen")
+	}
 	require(c.Server.TLS.Certificate, "server", "tls", "certificate")
 	require(c.Server.TLS.Key, "server", "tls", "key")
 	require(c.Server.TLS.ClientCA, "server", "tls", "client_ca")
 	require(c.Audit.Directory, "audit", "directory")
 	require(c.Policy, "policy")
 	if c.Store.Bolt == nil {
-		fault("bolt is required: it is the one kind of store", "store", "bolt")
+		fault("store.bolt is required: it is the one kind of store", "store", "bolt")
 	} else {
 		require(c.Store.Bolt.Directory, "store", "bolt", "directory")
 	}
 	if local := c.Keystore.Local; local == nil {
-		fault("local is required: it is the one kind of keystore", "keystore", "local")
+		fault("keystore.local is required: it is the one kind of keystore", "keystore", "local")
 	} else {
 		require(local.RootKey, "keystore", "local", "root_key")
 		if local.PassphraseFile != "" && local.PassphraseEnv != "" {
@@ -196,31 +203,45 @@ func (c *Config) check(doc document) error {
 	return errors.Join(faults...)
 }
 
-// check reports limits below what a server can work with.
+// check reports limits that a server can't work with.
 func (l Limits) check(fault func(string, ...string)) {
-	for key, n := range map[string]int{
-		"message_size": l.MessageSize, "header_size": l.HeaderSize,
-		"in_flight": l.InFlight, "streams_per_connection": l.Streams,
+	for _, f := range []struct {
+		key            string
+		n, least, most int
+	}{
+		{"message_size", l.MessageSize, 128 << 10, 1 << 30}, // the largest value, and what surrounds it
+		{"header_size", l.HeaderSize, 4 << 10, 1 << 20},
+		{"in_flight", l.InFlight, 1, 1 << 30},
+		{"streams_per_connection", l.Streams, 1, 1 << 30},
 	} {
-		least, most := 1, 1<<30
-		switch key {
-		case "message_size":
-			least = 128 << 10 // the largest value, and what surrounds it
-		case "header_size":
-			least, most = 4<<10, 1<<20
-		}
-		if n != 0 && (n < least || n > most) {
-			fault(fmt.Sprintf("%s must be from %d to %d", key, least, most), "server", "limits", key)
+		if f.n != 0 && (f.n < f.least || f.n > f.most) {
+			fault(fmt.Sprintf("%s must be from %d to %d", f.key, f.least, f.most), "server", "limits", f.key)
 		}
 	}
-	for key, d := range map[string]time.Duration{
-		"deadline": l.Deadline, "commit": l.Commit, "handshake": l.Handshake, "idle": l.Idle,
-		"keepalive": l.Keepalive, "min_ping": l.MinPing, "drain_notice": l.Notice, "drain": l.Drain,
+	for _, f := range []struct {
+		key string
+		d   time.Duration
+	}{
+		{"deadline", l.Deadline}, {"commit", l.Commit}, {"handshake", l.Handshake}, {"idle", l.Idle},
+		{"connection_age", l.Age}, {"keepalive", l.Keepalive}, {"min_ping", l.MinPing},
+		{"drain_notice", l.Notice}, {"drain", l.Drain},
 	} {
-		if d != 0 && (d < time.Millisecond || d > 24*time.Hour) {
-			fault(key+" must be from 1ms to 24h", "server", "limits", key)
+		if f.d != 0 && (f.d < time.Millisecond || f.d > 24*time.Hour) {
+			fault(f.key+" must be from 1ms to 24h", "server", "limits", f.key)
 		}
 	}
+}
+
+// CheckListen says whether an address to listen on is of the form host:port.
+func CheckListen(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("must be host:port, not %q", address)
+	}
+	return nil
 }
 
 // resolve makes the file's paths relative to its directory.

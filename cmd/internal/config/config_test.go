@@ -66,9 +66,10 @@ func TestFaults(t *testing.T) {
 		{"a number for a duration", "deadline: 5s", "deadline: 5", []string{`:5:22: "5" is not of the type Duration`}},
 		{"not YAML", "version: 1", "version: [", []string{":3:9: "}},
 		{"version", "version: 1", "version: 2", []string{":1:1: version must be 1"}},
-		{"missing", "listen: 127.0.0.1:7443", "allow_common_name: true", []string{":2:1: listen is required"}},
-		{"no store", "bolt: {directory: data}", "bolt:", []string{":7:3: bolt is required"}},
-		{"no keystore", "local: {root_key: root.key}", "local:", []string{":9:3: local is required"}},
+		{"missing", "listen: 127.0.0.1:7443", "allow_common_name: true", []string{":2:1: server.listen is required"}},
+		{"address without a port", "listen: 127.0.0.1:7443", "listen: localhost", []string{`:3:3: listen must be host:port, not "localhost"`}},
+		{"no store", "bolt: {directory: data}", "bolt:", []string{":7:3: store.bolt is required"}},
+		{"no keystore", "local: {root_key: root.key}", "local:", []string{":9:3: keystore.local is required"}},
 		{"two passphrases", "root_key: root.key", "root_key: r, passphrase_env: E, passphrase_file: f", []string{":9:24: passphrase_env and passphrase_file are both given"}},
 		{"limit too small", "in_flight: 100", "message_size: 1000", []string{":5:26: message_size must be from 131072"}},
 		{"limit too long", "deadline: 5s", "deadline: 48h", []string{":5:12: deadline must be from 1ms to 24h"}},
@@ -77,7 +78,7 @@ func TestFaults(t *testing.T) {
 		{"profile name", "note:", "Note:", []string{`profile "Note": name must be`}},
 		{"purpose", "[charge]", "[Charge!]", []string{`:13:29: profile "card": purposes "Charge!" is not of the form`}},
 		{"two documents", "policy: policy.yaml", "---\npolicy: policy.yaml", []string{": a second document begins"}},
-		{"several faults", "audit: {directory: audit}\npolicy: policy.yaml", "", []string{"directory is required", "policy is required"}},
+		{"several faults", "audit: {directory: audit}\npolicy: policy.yaml", "", []string{"audit.directory is required", "policy is required"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if !strings.Contains(good, row.old) {

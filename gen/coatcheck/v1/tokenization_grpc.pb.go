@@ -53,12 +53,17 @@ const (
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
+//   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
+//   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
+//     the server allows; CANCELLED, CANCELED: the client gave up.
+//   - UNIMPLEMENTED, UNKNOWN_METHOD: the server has no such method.
 //   - INTERNAL, INTERNAL: a defect; the server's log has more under the
-//     request id, which every answer carries in the header x-request-id.
+//     request id.
 //
 // An audit event for every call, refusals included, is durable before the
-// call is answered. Only OVERLOADED and messages over the size limit are
-// refused before there is anything to record.
+// call is answered, and the answer's header x-request-id names it. Only what
+// is OVERLOADED, and what gRPC itself refuses (messages over the size limit or
+// in an unknown compression), is answered without.
 type TokenizationServiceClient interface {
 	// Tokenize stores a value, encrypted, and returns the token that stands for
 	// it from now on. When it answers OK, value, token and audit event are
@@ -157,12 +162,17 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
+//   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
+//   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
+//     the server allows; CANCELLED, CANCELED: the client gave up.
+//   - UNIMPLEMENTED, UNKNOWN_METHOD: the server has no such method.
 //   - INTERNAL, INTERNAL: a defect; the server's log has more under the
-//     request id, which every answer carries in the header x-request-id.
+//     request id.
 //
 // An audit event for every call, refusals included, is durable before the
-// call is answered. Only OVERLOADED and messages over the size limit are
-// refused before there is anything to record.
+// call is answered, and the answer's header x-request-id names it. Only what
+// is OVERLOADED, and what gRPC itself refuses (messages over the size limit or
+// in an unknown compression), is answered without.
 type TokenizationServiceServer interface {
 	// Tokenize stores a value, encrypted, and returns the token that stands for
 	// it from now on. When it answers OK, value, token and audit event are
