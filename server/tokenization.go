@@ -68,15 +68,16 @@ func (t *tokenization) Detokenize(ctx context.Context, req *coatcheckv1.Detokeni
 	if err != nil {
 		return nil, err
 	}
-	revealed, err := t.tokenizer.Detokenize(ctx, DefaultNamespace, ref)
+	form, given := tokenizer.Masked, coatcheckv1.Reveal_REVEAL_MASKED
+	if reveal == policy.Full {
+		form, given = tokenizer.Full, coatcheckv1.Reveal_REVEAL_FULL
+	}
+	value, err := t.tokenizer.Detokenize(ctx, DefaultNamespace, ref, form)
 	if err != nil {
 		return nil, err
 	}
 	c.event.Reveal = reveal.String()
-	if reveal == policy.Full {
-		return &coatcheckv1.DetokenizeResponse{Value: revealed.Value.Reveal(), Reveal: coatcheckv1.Reveal_REVEAL_FULL}, nil
-	}
-	return &coatcheckv1.DetokenizeResponse{Value: revealed.Masked, Reveal: coatcheckv1.Reveal_REVEAL_MASKED}, nil
+	return &coatcheckv1.DetokenizeResponse{Value: value.Reveal(), Reveal: given}, nil
 }
 
 // reveal decides how much the caller gets to see.

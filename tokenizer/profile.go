@@ -3,7 +3,6 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/coatcheck/coatcheck/tokenizer/format"
@@ -59,11 +58,9 @@ func (e *ProfileError) Error() string {
 // Unwrap returns ErrProfile.
 func (e *ProfileError) Unwrap() error { return ErrProfile }
 
-// purposeName is the form of a purpose.
-var purposeName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
-
-// ValidPurpose says whether a purpose is of the form [a-z][a-z0-9-]{0,30}.
-func ValidPurpose(purpose string) bool { return purposeName.MatchString(purpose) }
+// ValidPurpose says whether a purpose is of the form [a-z][a-z0-9-]{0,30},
+// which is that of a profile's name.
+func ValidPurpose(purpose string) bool { return format.ValidProfile(purpose) }
 
 // Validate returns nil or a *ProfileError.
 func (p Profile) Validate() error {

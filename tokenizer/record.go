@@ -2,8 +2,12 @@ package tokenizer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 	"time"
+
+	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // Record is one stored ciphertext with its header.
@@ -11,14 +15,15 @@ import (
 // The header is bound to the ciphertext: whoever moves a ciphertext to another
 // record, or edits the header, is found out when it is opened.
 type Record struct {
-	ID         uint64
-	Namespace  string // at most 255 bytes
-	Profile    string // at most 255 bytes
-	Created    time.Time
-	KeyVersion uint32  // of the data key that sealed it
-	Check      [4]byte // random; a token has to match it
-	Value      []byte  // the normal form of the value, sealed
-	Metadata   []byte  // the labels, sealed; nil when there are none
+	ID           uint64
+	Namespace    string // at most 255 bytes
+	Profile      string // at most 255 bytes
+	Created      time.Time
+	KeyVersion   uint32  // of the data key that sealed it
+	TokenVersion uint32  // of the token key that made its token
+	Check        [4]byte // random; a token has to match it
+	Value        []byte  // the normal form of the value, sealed
+	Metadata     []byte  // the labels, sealed; nil when there are none
 }
 
 // recordFormat is the first byte of a stored record. A later format gets
@@ -32,7 +37,7 @@ const maxRecord = 1 << 18
 // AppendBinary appends the stored form of the record, without its id, which is
 // the key under which it is stored:
 //
-//	format(1) check(4) created(8) key version(uvarint)
+//	format(1) check(4) created(8) key version(uvarint) token version(uvarint)
 //	namespace(uvarint length, bytes) profile(same)
 //	value(same) metadata(same)
 //
@@ -47,6 +52,7 @@ func (r Record) AppendBinary(dst []byte) ([]byte, error) {
 	dst = append(dst, r.Check[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Created.Unix()))
 	dst = binary.AppendUvarint(dst, uint64(r.KeyVersion))
+	dst = binary.AppendUvarint(dst, uint64(r.TokenVersion))
 	dst = appendField(dst, r.Namespace)
 	dst = appendField(dst, r.Profile)
 	dst = appendField(dst, r.Value)
@@ -64,13 +70,13 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 	}
 	copy(r.Check[:], p.take(4))
 	r.Created = time.Unix(int64(binary.BigEndian.Uint64(p.take(8))), 0).UTC()
-	version := p.uvarint()
-	r.KeyVersion = uint32(version)
+	r.KeyVersion = p.version()
+	r.TokenVersion = p.version()
 	r.Namespace = string(p.field())
 	r.Profile = string(p.field())
 	r.Value = append([]byte(nil), p.field()...)
 	r.Metadata = append([]byte(nil), p.field()...)
-	if p.bad || len(p.rest) != 0 || len(b) > maxRecord || version > 1<<32-1 ||
+	if p.bad || len(p.rest) != 0 || len(b) > maxRecord ||
 		len(r.Namespace) > 255 || len(r.Profile) > 255 {
 		return Record{}, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
 	}
@@ -114,6 +120,15 @@ func (p *parser) uvarint() uint64 {
 	return v
 }
 
+// version takes the version of a key.
+func (p *parser) version() uint32 {
+	v := p.uvarint()
+	if v > math.MaxUint32 {
+		p.bad = true
+	}
+	return uint32(v)
+}
+
 // field takes a byte string that stands behind its length.
 func (p *parser) field() []byte {
 	n := p.uvarint()
@@ -135,14 +150,39 @@ const (
 )
 
 // additionalData appends what a ciphertext is bound to (DESIGN.md section 5:
-// format version, namespace, profile, id; the check and the time too, so that
-// no part of the header can be edited).
+// format version, namespace, profile, id; the check, the time and the version
+// of the token key too, so that no part of the header can be edited).
 func (r Record) additionalData(dst []byte, p part) []byte {
 	dst = append(dst, "coatcheck record"...)
 	dst = append(dst, recordFormat, byte(p))
 	dst = binary.BigEndian.AppendUint64(dst, r.ID)
 	dst = append(dst, r.Check[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Created.Unix()))
+	dst = binary.BigEndian.AppendUint32(dst, r.TokenVersion)
 	dst = appendField(dst, r.Namespace)
 	return appendField(dst, r.Profile)
+}
+
+// seal encrypts value and labels into the record, whose header is complete but
+// for the key version, under the ring's newest data key.
+func (r *Record) seal(ring *keystore.Keyring, value, labels []byte) error {
+	var buf [128]byte
+	var err error
+	r.Value, r.KeyVersion, err = ring.Seal(nil, value, r.additionalData(buf[:0], partValue))
+	if err != nil || len(labels) == 0 {
+		return err
+	}
+	r.Metadata, _, err = ring.Seal(nil, labels, r.additionalData(buf[:0], partMetadata))
+	return err
+}
+
+// open decrypts one part of the record. A record that doesn't open under the
+// key that it names is ErrDamaged.
+func (r Record) open(ring *keystore.Keyring, sealed []byte, p part) ([]byte, error) {
+	var buf [128]byte
+	plain, err := ring.Open(nil, r.KeyVersion, sealed, r.additionalData(buf[:0], p))
+	if errors.Is(err, keystore.ErrOpen) || errors.Is(err, keystore.ErrKeyVersion) {
+		return nil, fmt.Errorf("%w: record %d doesn't open: %w", ErrDamaged, r.ID, err)
+	}
+	return plain, err
 }

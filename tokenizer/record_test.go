@@ -14,7 +14,7 @@ import (
 // testdata/record-v1.txt.
 var golden = Record{
 	ID: 0x0102030405060708, Namespace: "default", Profile: "card",
-	Created: time.Unix(1_764_000_000, 0).UTC(), KeyVersion: 300,
+	Created: time.Unix(1_764_000_000, 0).UTC(), KeyVersion: 300, TokenVersion: 5,
 	Check: [4]byte{0xde, 0xad, 0xbe, 0xef}, Value: []byte("sealed value"), Metadata: []byte("sealed labels"),
 }
 

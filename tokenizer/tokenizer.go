@@ -10,7 +10,6 @@ package tokenizer
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -58,13 +57,12 @@ type Tokenizer struct {
 	keys     *keystore.Keystore
 	store    Store
 	profiles map[string]*profile
-	now      func() time.Time
 }
 
 // New returns a Tokenizer for the profiles, whose names must differ. The error
 // is a *ProfileError.
 func New(keys *keystore.Keystore, store Store, profiles []Profile) (*Tokenizer, error) {
-	t := &Tokenizer{keys: keys, store: store, profiles: make(map[string]*profile), now: time.Now}
+	t := &Tokenizer{keys: keys, store: store, profiles: make(map[string]*profile)}
 	for _, p := range profiles {
 		compiled, err := p.compile()
 		if err != nil {
@@ -94,10 +92,6 @@ type TokenizeRequest struct {
 	Value     Value // as the caller wrote it
 	Metadata  map[string]string
 }
-
-// Token is the ticket that stands for a value. It is no secret, but it is not
-// to be logged either.
-type Token string
 
 // Tokenized is a token that is good once the unit has been committed.
 type Tokenized struct {
@@ -129,10 +123,11 @@ func (t *Tokenizer) Tokenize(ctx context.Context, req TokenizeRequest, unit *Uni
 	if err != nil {
 		return Tokenized{}, err
 	}
-	record := Record{Namespace: req.Namespace, Profile: p.Name, Created: t.now().UTC().Truncate(time.Second)}
-	if _, err := rand.Read(record.Check[:]); err != nil {
-		return Tokenized{}, fmt.Errorf("tokenizer: read random bytes: %w", err)
+	record := Record{
+		Namespace: req.Namespace, Profile: p.Name, Created: time.Now().UTC().Truncate(time.Second),
+		TokenVersion: ring.ActiveVersion(keystore.Token),
 	}
+	_, _ = rand.Read(record.Check[:]) // it never fails
 	if record.ID, err = t.store.ReserveIDs(ctx, 1); err != nil {
 		return Tokenized{}, err
 	}
@@ -155,19 +150,6 @@ func invalidValue(err error) error {
 		reason = valueErr.Reason
 	}
 	return &InputError{ErrInvalidValue, reason}
-}
-
-// seal encrypts value and labels into the record, whose header is complete but
-// for the key version, under the ring's newest data key.
-func (r *Record) seal(ring *keystore.Keyring, value, labels []byte) error {
-	var buf [128]byte
-	var err error
-	r.Value, r.KeyVersion, err = ring.Seal(nil, value, r.additionalData(buf[:0], partValue))
-	if err != nil || len(labels) == 0 {
-		return err
-	}
-	r.Metadata, _, err = ring.Seal(nil, labels, r.additionalData(buf[:0], partMetadata))
-	return err
 }
 
 // Reference is a token taken apart but not yet looked up.
@@ -201,88 +183,48 @@ func (t *Tokenizer) Inspect(token Token, expected string) (Reference, error) {
 	return Reference{Profile: p.Profile, version: version, block: block}, nil
 }
 
-// Revealed is a value whose audit event is yet to be committed.
-type Revealed struct {
-	Value  Value // in its normal form
-	Masked string
-}
+// Form says how much of a value is wanted.
+type Form uint8
 
-// Detokenize looks up a token and opens its record. The result may leave the
-// process only when the event that tells of it is durable.
+// Forms.
+const (
+	Masked Form = iota // the masked form that the data type defines
+	Full               // the normal form
+)
+
+// Detokenize looks up a token, opens its record and returns the value in the
+// form that is wanted. The result may leave the process only when the event
+// that tells of it is durable.
 //
 // Errors: ErrTokenNotFound, ErrDamaged, ErrUnavailable, that of
 // keystore.Keystore.Keyring, or that of ctx.
-func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Reference) (Revealed, error) {
+func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Reference, form Form) (Value, error) {
 	ring, err := t.keys.Keyring(ctx, namespace)
 	if err != nil {
-		return Revealed{}, err
+		return Value{}, err
 	}
 	id, check, err := openID(ring, ref)
 	if err != nil {
-		return Revealed{}, err
+		return Value{}, err
 	}
 	record, err := t.store.Record(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return Revealed{}, ErrTokenNotFound
+		return Value{}, ErrTokenNotFound
 	}
 	if err != nil {
-		return Revealed{}, err
+		return Value{}, err
 	}
 	if record.Check != check || record.Namespace != namespace || record.Profile != ref.Profile.Name {
-		return Revealed{}, ErrTokenNotFound
+		return Value{}, ErrTokenNotFound
 	}
 	value, err := record.open(ring, record.Value, partValue)
 	if err != nil {
-		return Revealed{}, err
+		return Value{}, err
 	}
-	p := t.profiles[ref.Profile.Name]
-	return Revealed{
-		Value:  NewValue(string(value)),
-		Masked: string(p.dataType.Mask(nil, value)),
-	}, nil
-}
-
-// open decrypts one part of the record. A record that doesn't open under the
-// key that it names is ErrDamaged.
-func (r Record) open(ring *keystore.Keyring, sealed []byte, p part) ([]byte, error) {
-	var buf [128]byte
-	plain, err := ring.Open(nil, r.KeyVersion, sealed, r.additionalData(buf[:0], p))
-	if errors.Is(err, keystore.ErrOpen) || errors.Is(err, keystore.ErrKeyVersion) {
-		return nil, fmt.Errorf("%w: record %d doesn't open: %w", ErrDamaged, r.ID, err)
+	if form == Full {
+		return NewValue(string(value)), nil
 	}
-	return plain, err
-}
-
-// A token's block is id(8) ‖ check(4) ‖ tag(4), enciphered (DESIGN.md section
-// 4). The tag is the same in all: a block that deciphers to another was not
-// made by us.
-var blockTag = [4]byte{'c', 'c', 0, 1}
-
-// sealID returns the token of a record.
-func sealID(ring *keystore.Keyring, r Record) Token {
-	var block [16]byte
-	binary.BigEndian.PutUint64(block[:8], r.ID)
-	copy(block[8:12], r.Check[:])
-	copy(block[12:], blockTag[:])
-	version := ring.Permute(&block)
-	var buf [format.MaxOpaqueLen]byte
-	return Token(format.AppendOpaque(buf[:0], r.Profile, version, &block))
-}
-
-// openID returns what a token holds. A token that no key of ours made is
-// ErrTokenNotFound: its form is right, so somebody made it up.
-func openID(ring *keystore.Keyring, ref Reference) (id uint64, check [4]byte, err error) {
-	block := ref.block
-	if err := ring.Unpermute(ref.version, &block); err != nil {
-		if errors.Is(err, keystore.ErrKeyVersion) {
-			return 0, check, ErrTokenNotFound
-		}
-		return 0, check, err
-	}
-	if [4]byte(block[12:]) != blockTag {
-		return 0, check, ErrTokenNotFound
-	}
-	return binary.BigEndian.Uint64(block[:8]), [4]byte(block[8:12]), nil
+	return NewValue(string(t.profiles[ref.Profile.Name].dataType.Mask(nil, value))), nil
 }
 
 // Digest returns a keyed digest by which the audit trail names a token:

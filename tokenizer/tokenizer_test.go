@@ -76,13 +76,13 @@ func (k kit) tokenize(t testing.TB, profile, value string) tokenizer.Tokenized {
 	return made
 }
 
-func (k kit) detokenize(t testing.TB, ns string, token tokenizer.Token, expected string) (tokenizer.Revealed, error) {
+func (k kit) detokenize(t testing.TB, ns string, token tokenizer.Token, expected string) (tokenizer.Value, error) {
 	t.Helper()
 	ref, err := k.Inspect(token, expected)
 	if err != nil {
-		return tokenizer.Revealed{}, err
+		return tokenizer.Value{}, err
 	}
-	return k.Detokenize(t.Context(), ns, ref)
+	return k.Detokenize(t.Context(), ns, ref, tokenizer.Full)
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -105,8 +105,15 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("token of %s is %s", row.profile, made.Token)
 		}
 		got, err := k.detokenize(t, namespace, made.Token, row.profile)
-		if err != nil || got.Value.Reveal() != row.normal || got.Masked != row.masked {
-			t.Errorf("%s came back as %q, %q, %v", row.profile, got.Value.Reveal(), got.Masked, err)
+		if err != nil || got.Reveal() != row.normal {
+			t.Errorf("%s came back as %q, %v", row.profile, got.Reveal(), err)
+		}
+		ref, err := k.Inspect(made.Token, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := k.Detokenize(t.Context(), namespace, ref, tokenizer.Masked); err != nil || got.Reveal() != row.masked {
+			t.Errorf("%s came back masked as %q, %v", row.profile, got.Reveal(), err)
 		}
 	}
 }
@@ -197,6 +204,7 @@ func TestCiphertextsCanNotBeMoved(t *testing.T) {
 		"a bit flipped":           func(a, _ *tokenizer.Record) { a.Value[3] ^= 1 },
 		"cut":                     func(a, _ *tokenizer.Record) { a.Value = a.Value[:5] },
 		"another key version":     func(a, _ *tokenizer.Record) { a.KeyVersion++ },
+		"another token version":   func(a, _ *tokenizer.Record) { a.TokenVersion++ },
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKit(t)
@@ -217,7 +225,7 @@ func TestCiphertextsCanNotBeMoved(t *testing.T) {
 			if got, err := k.detokenize(t, namespace, tokens[0], ""); !errors.Is(err, tokenizer.ErrDamaged) {
 				t.Fatalf("a tampered record gave %v, %v; want ErrDamaged", got, err)
 			}
-			if got, err := k.detokenize(t, namespace, tokens[1], ""); err != nil || got.Value.Reveal() != "5555555555554444" {
+			if got, err := k.detokenize(t, namespace, tokens[1], ""); err != nil || got.Reveal() != "5555555555554444" {
 				t.Fatalf("the other record gave %v, %v", got, err)
 			}
 		})
@@ -289,6 +297,17 @@ func TestValuesDoNotPrint(t *testing.T) {
 	asJSON, err := json.Marshal(wrapped)
 	if err != nil {
 		t.Fatal(err)
+	}
+	hidden := struct {
+		v tokenizer.Value
+		p *tokenizer.Value
+		r tokenizer.TokenizeRequest
+	}{v, &v, tokenizer.TokenizeRequest{Value: v}}
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "h", hidden, "p", &hidden)
+	for _, x := range []any{hidden, &hidden, []any{hidden}, map[string]any{"k": &hidden}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			log.WriteString(fmt.Sprintf(verb, x))
+		}
 	}
 	printed := log.String() + string(asJSON) + fmt.Sprint(v, &v, wrapped) +
 		fmt.Sprintf("%v %+v %#v %s %q %x %d %+v %#v", v, v, v, v, v, v, v, wrapped, wrapped) + fmt.Errorf("%w %v", errors.New("x"), v).Error()

@@ -14,13 +14,25 @@ const redacted = "[redacted]"
 // search for it finds every place where a value leaves this type.
 //
 // The zero Value is empty. A Value is immutable and safe for concurrent use.
-type Value struct{ content string }
+type Value struct {
+	// A pointer to a pointer: fmt prints unexported fields without asking
+	// their methods, follows one pointer, and no more.
+	content **string
+}
 
 // NewValue returns a Value with the content.
-func NewValue(content string) Value { return Value{content} }
+func NewValue(content string) Value {
+	p := &content
+	return Value{&p}
+}
 
 // Reveal returns the plaintext.
-func (v Value) Reveal() string { return v.content }
+func (v Value) Reveal() string {
+	if v.content == nil {
+		return ""
+	}
+	return **v.content
+}
 
 // String returns "[redacted]".
 func (v Value) String() string { return redacted }

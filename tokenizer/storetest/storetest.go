@@ -85,7 +85,7 @@ func commit(t *testing.T, s tokenizer.Store, unit tokenizer.Unit) tokenizer.Outc
 func record(id uint64) tokenizer.Record {
 	return tokenizer.Record{
 		ID: id, Namespace: "default", Profile: "card",
-		Created: time.Unix(1_700_000_000, 0).UTC(), KeyVersion: 7,
+		Created: time.Unix(1_700_000_000, 0).UTC(), KeyVersion: 7, TokenVersion: 3,
 		Check: [4]byte{1, 2, 3, byte(id)},
 		Value: fmt.Appendf(nil, "ciphertext %d", id), Metadata: []byte("labels"),
 	}
@@ -98,7 +98,7 @@ func wantRecord(t *testing.T, s tokenizer.Store, want tokenizer.Record) {
 		t.Fatalf("Record(%d): %v", want.ID, err)
 	}
 	if got.ID != want.ID || got.Namespace != want.Namespace || got.Profile != want.Profile ||
-		!got.Created.Equal(want.Created) || got.KeyVersion != want.KeyVersion || got.Check != want.Check ||
+		!got.Created.Equal(want.Created) || got.KeyVersion != want.KeyVersion || got.TokenVersion != want.TokenVersion || got.Check != want.Check ||
 		!bytes.Equal(got.Value, want.Value) || !bytes.Equal(got.Metadata, want.Metadata) {
 		t.Fatalf("Record(%d) = %+v, want %+v", want.ID, got, want)
 	}
