@@ -28,11 +28,12 @@ type stage func(ctx context.Context, name string, next func(context.Context) err
 //	recover    a panic further in becomes an error
 //	admit      bounds how many calls are in flight
 //	record     begins the record; at the end commits it, before the answer goes
-//	end        ends endless streams when the server drains
-//	recover    a panic of the handler is recorded as any failure
+//	recover    a panic further in is recorded as any failure
 //	identify   the certificate names the caller
 //	authorize  some rule lets the caller do this at all
 //	limit      bounds how long the call may take
+//	end        ends endless streams when the server drains
+//	recover    a panic of the handler, which end may run on its own
 func (s *Server) stages() []grpc.ServerOption {
 	var unary []grpc.UnaryServerInterceptor
 	var stream []grpc.StreamServerInterceptor
@@ -47,9 +48,10 @@ func (s *Server) stages() []grpc.ServerOption {
 		}
 	}
 	catch(func(ctx context.Context, thrown any) error { return answer(s.recovered(ctx, thrown), method{}) })
-	add(s.admit, s.record, s.end)
+	add(s.admit, s.record)
 	catch(s.recovered)
-	add(s.identify, s.authorize, s.limit)
+	add(s.identify, s.authorize, s.limit, s.end)
+	catch(s.recovered)
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
 }
 
@@ -89,19 +91,27 @@ func (s *Server) recovered(ctx context.Context, thrown any) error {
 	return errPanic
 }
 
-// admit refuses calls beyond the number that may be in flight. Health, which
-// is cheap, is always answered.
+// maxEndless is how many endless streams may be open at once. They are counted
+// apart, so that idle ones can't keep calls out.
+const maxEndless = 256
+
+// admit refuses calls beyond the number that may be in flight. Health checks,
+// which are cheap, are always answered.
 func (s *Server) admit(ctx context.Context, name string, next func(context.Context) error) error {
 	m, _ := rowOf(name)
-	if m.action == "" {
+	inFlight, limit := &s.inFlight, s.limits.InFlight
+	switch {
+	case m.endless:
+		inFlight, limit = &s.endless, maxEndless
+	case m.action == "":
 		return answer(next(ctx), m)
 	}
-	if s.inFlight.Add(1) > int64(s.limits.InFlight) {
-		s.inFlight.Add(-1)
+	if inFlight.Add(1) > int64(limit) {
+		inFlight.Add(-1)
 		s.overloaded.Add(1)
 		return answer(errOverloaded, m)
 	}
-	defer s.inFlight.Add(-1)
+	defer inFlight.Add(-1)
 	return answer(next(ctx), m)
 }
 
@@ -111,8 +121,7 @@ func answer(err error, m method) error {
 	if _, ok := status.FromError(err); ok && (err == nil || m.standard) {
 		return err
 	}
-	r, _ := refuse(err)
-	return r.status(err).Err()
+	return refuse(err).status(err).Err()
 }
 
 // record begins a call's record and, when the rest of the chain is through,
@@ -142,9 +151,9 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 // commit makes a call's unit and event durable. It outlives the client's
 // patience, since whatever happened has to be recorded, but not its own bound.
 func (s *Server) commit(ctx context.Context, c *call, err error) error {
-	r, known := refusal{}, true
+	var r refusal
 	if err != nil {
-		if r, known = refuse(err); !known {
+		if r = refuse(err); r.ours() {
 			s.log.Error("call failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", err)
 		}
 	}
@@ -158,7 +167,6 @@ func (s *Server) commit(ctx context.Context, c *call, err error) error {
 		return nil
 	}
 	s.log.Error("commit failed", "request_id", c.event.RequestID, "error", failed)
-	s.health.kick()
 	if state {
 		return tokenizer.ErrUnavailable
 	}

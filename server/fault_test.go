@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
@@ -66,6 +67,21 @@ func (b *faultyBackend) Check(ctx context.Context) error {
 		return keystore.ErrUnavailable
 	}
 	return b.Backend.Check(ctx)
+}
+
+// waitFor waits until a condition holds, for as long as a slow machine may need.
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func waitInFlight(t *testing.T, in *servertest.Instance, n int) {
+	t.Helper()
+	waitFor(t, "calls in flight", func() bool { return in.InFlight() >= n })
 }
 
 func startFaulty(t *testing.T, limits server.Limits) (*servertest.Instance, *faultyStore, *faultyBackend) {
@@ -129,6 +145,9 @@ func TestAStoreThatCanNotBeReadIsUnavailable(t *testing.T) {
 	_, err := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments")).Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"})
 	if status.Code(err) != codes.Unavailable || reason(err) != "STORE_UNAVAILABLE" {
 		t.Errorf("Detokenize: %v (%s)", err, reason(err))
+	}
+	if !strings.Contains(in.Log.String(), "store unavailable") {
+		t.Error("the log doesn't say why")
 	}
 }
 
@@ -207,11 +226,7 @@ func TestDrain(t *testing.T) {
 			}
 		})
 	}
-	for end := time.Now().Add(20 * time.Second); in.InFlight() < 8; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the calls don't arrive")
-		}
-	}
+	waitInFlight(t, in, 8)
 	in.Stop()
 	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("Watch during the drain: %v, %v", resp, err)
@@ -238,12 +253,56 @@ func TestDrainIsBounded(t *testing.T) {
 		_, err := checkout.Tokenize(context.Background(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "stuck"})
 		failed <- err
 	}()
-	for in.InFlight() < 1 {
-		time.Sleep(time.Millisecond)
-	}
+	waitInFlight(t, in, 1)
 	in.Stop()
 	if err := <-failed; status.Code(err) != codes.Unavailable {
 		t.Errorf("a call that was cut off: %v", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- in.Wait() }()
+	select {
+	case err := <-served: // while the handler is still stuck
+		if err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("Serve waits for a handler that is stuck")
+	}
+}
+
+// However a stream meets a drain, it has one event with its caller.
+func TestStreamsMeetADrain(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{})
+	conn := in.As(t, "admin")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				err := matrix[grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName].call(ctx, conn, "")
+				cancel()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	waitFor(t, "streams", func() bool {
+		entries, err := in.Store.Entries(t.Context(), 0, 100)
+		return err != nil || len(entries) > 50
+	})
+	log := events(t, in)
+	wg.Wait()
+	seen := make(map[any]bool)
+	for _, event := range log {
+		if event["action"] != "reflect" {
+			continue
+		}
+		if id := event["request_id"]; seen[id] || event["caller"] != "spiffe://coatcheck.example/admin" {
+			t.Fatalf("a stream left %v", event)
+		} else {
+			seen[id] = true
+		}
 	}
 }
 
@@ -260,9 +319,7 @@ func TestCallsBeyondTheLimitAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for in.InFlight() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	waitInFlight(t, in, 2)
 	_, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"})
 	if status.Code(err) != codes.ResourceExhausted || reason(err) != "OVERLOADED" {
 		t.Errorf("the third call: %v (%s)", err, reason(err))
@@ -276,15 +333,11 @@ func TestCallsBeyondTheLimitAreRefused(t *testing.T) {
 	if _, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
 		t.Errorf("after the load: %v", err)
 	}
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(in.Log.String(), "calls refused"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("refused calls are not logged")
-		}
-	}
+	waitFor(t, "refused calls to be logged", func() bool { return strings.Contains(in.Log.String(), "calls refused") })
 }
 
 // A client that gives up doesn't take its event with it.
-func TestACallThatTimesOutIsRecorded(t *testing.T) {
+func TestACallWhoseClientGivesUpIsRecorded(t *testing.T) {
 	in, store, _ := startFaulty(t, server.Limits{Commit: 5 * time.Second})
 	token := tokenize(t, in, "card", "4111111111111111")
 	hold := make(chan struct{})
@@ -296,9 +349,7 @@ func TestACallThatTimesOutIsRecorded(t *testing.T) {
 		_, err := payments.Detokenize(ctx, &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"})
 		failed <- err
 	}()
-	for in.InFlight() < 1 {
-		time.Sleep(time.Millisecond)
-	}
+	waitInFlight(t, in, 1)
 	cancel()
 	if err := <-failed; status.Code(err) != codes.Canceled && !errors.Is(err, context.Canceled) {
 		t.Errorf("the call ended with %v", err)

@@ -29,13 +29,11 @@ type componentHealth struct {
 	*health.Server
 	log        *slog.Logger
 	components []component
-	kicked     chan struct{}
 	failed     map[string]bool // components that failed when last checked
 }
 
 func newHealth(log *slog.Logger, components []component) *componentHealth {
-	h := &componentHealth{Server: health.NewServer(), log: log, components: components,
-		kicked: make(chan struct{}, 1), failed: make(map[string]bool)}
+	h := &componentHealth{Server: health.NewServer(), log: log, components: components, failed: make(map[string]bool)}
 	h.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	return h
 }
@@ -45,49 +43,64 @@ func (h *componentHealth) run(ctx context.Context) {
 	tick := time.NewTicker(healthPeriod)
 	defer tick.Stop()
 	for {
-		h.check(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-h.kicked:
+			h.check(ctx)
 		}
 	}
 }
 
-// kick has the components checked at once. It doesn't wait.
-func (h *componentHealth) kick() {
-	select {
-	case h.kicked <- struct{}{}:
-	default:
-	}
-}
-
-// check asks each component once and publishes the answers. A component that
-// doesn't answer in time has failed. Not for concurrent use.
+// check asks all components at once and publishes the answers. Not for
+// concurrent use.
 func (h *componentHealth) check(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
+	answers := make([]chan error, len(h.components))
+	for i, c := range h.components {
+		answers[i] = make(chan error, 1)
+		go func() { answers[i] <- c.checkInTime(ctx) }()
+	}
 	all := grpc_health_v1.HealthCheckResponse_SERVING
-	for _, c := range h.components {
-		err := c.check(ctx)
-		if ctx.Err() == context.Canceled {
+	for i, c := range h.components {
+		err := <-answers[i]
+		if ctx.Err() != nil {
 			return
 		}
 		state := grpc_health_v1.HealthCheckResponse_SERVING
 		if err != nil {
 			state, all = grpc_health_v1.HealthCheckResponse_NOT_SERVING, grpc_health_v1.HealthCheckResponse_NOT_SERVING
 		}
-		if failed := err != nil; failed != h.failed[c.name] {
-			h.failed[c.name] = failed
-			if failed {
-				h.log.Error("component failed", "component", c.name, "error", err)
-			} else {
-				h.log.Info("component works again", "component", c.name)
-			}
-		}
+		h.logChange(c.name, err)
 		h.SetServingStatus(c.name, state)
 	}
 	h.SetServingStatus("", all)
 	h.SetServingStatus(coatcheckv1.TokenizationService_ServiceDesc.ServiceName, all)
+}
+
+// checkInTime asks a component; one that doesn't answer in time has failed,
+// whether it heeds its context or not.
+func (c component) checkInTime(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- c.check(ctx) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// logChange logs when a component fails, and when it works again.
+func (h *componentHealth) logChange(name string, err error) {
+	if failed := err != nil; failed == h.failed[name] {
+		return
+	}
+	h.failed[name] = err != nil
+	if err != nil {
+		h.log.Error("component failed", "component", name, "error", err)
+	} else {
+		h.log.Info("component works again", "component", name)
+	}
 }

@@ -43,7 +43,7 @@ var methods = map[string]method{
 	// Health tells load balancers whether to send calls, often and before
 	// anybody has written a policy.
 	grpc_health_v1.Health_Check_FullMethodName: {standard: true},
-	grpc_health_v1.Health_List_FullMethodName:  {},
+	grpc_health_v1.Health_List_FullMethodName:  {standard: true},
 	grpc_health_v1.Health_Watch_FullMethodName: {endless: true, standard: true},
 }
 
@@ -77,8 +77,14 @@ func checkMethods(services map[string]grpc.ServiceInfo) error {
 	for service, info := range services {
 		for _, m := range info.Methods {
 			name := "/" + service + "/" + m.Name
-			if _, ok := methods[name]; !ok {
+			row, ok := methods[name]
+			if !ok {
 				return fmt.Errorf("server: %s has no row in the method table", name)
+			}
+			if (m.IsClientStream || m.IsServerStream) && !row.endless {
+				// The chain commits a call's event once its handler is done,
+				// which for a stream is after its messages have gone out.
+				return fmt.Errorf("server: %s is a stream: nothing would record it before its messages leave", name)
 			}
 			delete(missing, name)
 		}

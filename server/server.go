@@ -111,6 +111,7 @@ type Server struct {
 	allowCommonName bool
 
 	inFlight   atomic.Int64
+	endless    atomic.Int64 // streams
 	overloaded atomic.Int64 // calls refused as OVERLOADED that have not been logged yet
 	draining   chan struct{}
 }
@@ -204,8 +205,9 @@ func (h loggedHandshakes) Clone() credentials.TransportCredentials {
 // Serve answers calls on the listener until ctx ends, then drains: health says
 // NOT_SERVING, and calls go on being taken for Limits.Notice, so that load
 // balancers can look elsewhere; then no more are taken and those in flight
-// have until Limits.Drain to finish; what is left after that is cut off. The
-// listener is closed. Serve returns nil after a drain, complete or not.
+// have until Limits.Drain to finish; what is left after that is cut off, and a
+// handler that is stuck is left behind. The listener is closed. Serve returns
+// nil after a drain, complete or not.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -260,8 +262,8 @@ func (s *Server) drain() {
 	case <-drained:
 		s.log.Info("drained")
 	case <-time.After(s.limits.Drain):
-		s.log.Warn("calls still in flight are cut off")
-		s.grpc.Stop()
-		<-drained
+		s.log.Warn("calls still in flight are cut off", "calls", s.InFlight())
+		// Not waited for: grpc waits for handlers, and one may be stuck.
+		go s.grpc.Stop()
 	}
 }

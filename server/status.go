@@ -101,15 +101,21 @@ func denial(d policy.Decision) error {
 	return errNoRule
 }
 
-// refuse returns the row for an error. An error without one is a defect: the
-// client is told INTERNAL, and known is false so that it gets logged.
-func refuse(err error) (r refusal, known bool) {
+// refuse returns the row for an error. One without a row is a defect, and told
+// as INTERNAL.
+func refuse(err error) refusal {
 	for _, r := range refusals {
 		if errors.Is(err, r.err) {
-			return r, r.code != codes.Internal
+			return r
 		}
 	}
-	return refusals[len(refusals)-1], false
+	return refusals[len(refusals)-1]
+}
+
+// ours says whether the server is to blame and not the caller, so that the
+// cause belongs in the log.
+func (r refusal) ours() bool {
+	return r.code == codes.Internal || r.code == codes.DataLoss || r.code == codes.Unavailable
 }
 
 // status returns the gRPC status of a refusal, with what err adds about the

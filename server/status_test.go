@@ -7,6 +7,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -120,19 +122,19 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("row of %v: %+v", r.err, r)
 		}
 		inner := fmt.Errorf("secret inner cause: %w", r.err)
-		got, _ := refuse(inner)
+		got := refuse(inner)
 		st := got.status(inner)
 		if st.Code() != r.code || strings.Contains(st.String(), "secret") || len(st.Details()) == 0 {
 			t.Errorf("%v is told as %v", r.err, st)
 		}
 	}
-	got, known := refuse(errors.New("a defect with a secret"))
-	if st := got.status(nil); known || st.Code() != codes.Internal || strings.Contains(st.String(), "secret") {
+	got := refuse(errors.New("a defect with a secret"))
+	if st := got.status(nil); !got.ours() || st.Code() != codes.Internal || strings.Contains(st.String(), "secret") {
 		t.Errorf("an unknown error is told as %v", st)
 	}
 	for _, reason := range []policy.Reason{policy.NoRule, policy.PurposeNotAllowed, policy.RevealNotAllowed} {
-		got, known := refuse(denial(policy.Decision{Reason: reason}))
-		if !known || got.code != codes.PermissionDenied || got.reason != string(reason) {
+		got := refuse(denial(policy.Decision{Reason: reason}))
+		if got.ours() || got.code != codes.PermissionDenied || got.reason != string(reason) {
 			t.Errorf("%s is told as %s", reason, got.reason)
 		}
 	}
@@ -154,6 +156,11 @@ func TestMethodsWithoutRowsStopTheStart(t *testing.T) {
 		t.Errorf("a method without a row: %v", err)
 	}
 	delete(registered, "coatcheck.v1.NewService")
+	stream := maps.Clone(registered)
+	stream["coatcheck.v1.TokenizationService"] = grpc.ServiceInfo{Methods: []grpc.MethodInfo{{Name: "Detokenize", IsServerStream: true}}}
+	if err := checkMethods(stream); err == nil || !strings.Contains(err.Error(), "stream") {
+		t.Errorf("a stream that nothing records: %v", err)
+	}
 	delete(registered, "coatcheck.v1.TokenizationService")
 	if err := checkMethods(registered); err == nil || !strings.Contains(err.Error(), "Tokenize") {
 		t.Errorf("rows without methods: %v", err)
@@ -162,8 +169,29 @@ func TestMethodsWithoutRowsStopTheStart(t *testing.T) {
 
 func TestErrorsOfContextsAreTold(t *testing.T) {
 	for err, want := range map[error]codes.Code{context.Canceled: codes.Canceled, context.DeadlineExceeded: codes.DeadlineExceeded} {
-		if r, known := refuse(err); !known || r.code != want {
+		if r := refuse(err); r.ours() || r.code != want {
 			t.Errorf("%v is told as %v", err, r.code)
+		}
+	}
+}
+
+// The comments of the API are its reference: every reason stands there.
+func TestEveryReasonIsDocumented(t *testing.T) {
+	files, err := filepath.Glob("../proto/coatcheck/v1/*.proto")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no proto files: %v", err)
+	}
+	var text strings.Builder
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(content)
+	}
+	for _, r := range refusals {
+		if !strings.Contains(text.String(), r.reason) {
+			t.Errorf("%s is not in the comments of the API", r.reason)
 		}
 	}
 }

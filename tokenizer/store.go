@@ -71,13 +71,15 @@ type Store interface {
 	// written.
 	//
 	// Units that arrive while another is being written are written together;
-	// one that fails does not take another down with it. ctx bounds the wait
-	// for the start of the write: a unit whose ctx ends before that is not
-	// written and the error is that of ctx. A write that has begun is waited
-	// for.
+	// one that fails does not take another down with it.
 	//
-	// Errors: ErrUnavailable, ErrIDTaken, keystore.ErrKeyExists, or that of
-	// ctx.
+	// ctx bounds the wait. A unit whose ctx ends before its write has begun is
+	// not written, and the error is that of ctx. If the write has begun, it
+	// goes on and the error is ErrUnavailable: the store then keeps the unit,
+	// which must not be changed, and may yet call its Event.
+	//
+	// Errors: ErrUnavailable, ErrIDTaken, keystore.ErrKeyExists, that of ctx,
+	// or another for a unit that is against the rules below.
 	Commit(ctx context.Context, unit Unit) (Outcome, error)
 
 	// WrappedKeys returns the wrapped keys of a namespace, all classes and
@@ -98,9 +100,10 @@ type Store interface {
 	Entries(ctx context.Context, after uint64, limit int) ([]Entry, error)
 
 	// Check says whether a Commit would work now, as far as can be told
-	// without one. It is cheap enough to be called every second.
+	// without one; a write that hangs is noticed. It is cheap enough to be
+	// called every second.
 	//
-	// Errors: ErrUnavailable.
+	// Errors: ErrUnavailable, or that of ctx.
 	Check(ctx context.Context) error
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -81,13 +82,13 @@ func (s *Store) submit(ctx context.Context, w *write) error {
 	s.signal()
 	select {
 	case <-w.done:
+		return w.err
 	case <-ctx.Done():
 		if w.state.CompareAndSwap(waiting, givenUp) {
 			return ctx.Err()
 		}
-		<-w.done
+		return fmt.Errorf("%w: the write takes too long: %w", tokenizer.ErrUnavailable, ctx.Err())
 	}
-	return w.err
 }
 
 func (s *Store) signal() {
@@ -141,6 +142,8 @@ func (s *Store) nextGroup() (group []*write, closed bool) {
 // writeGroup writes a group in one transaction and tells each of its units
 // what became of it.
 func (s *Store) writeGroup(group []*write) {
+	s.writing.Store(time.Now().UnixNano())
+	defer s.writing.Store(0)
 	err := s.broken
 	if err == nil {
 		err = s.guard(func() error { return s.transact(group) })

@@ -104,6 +104,40 @@ func TestGivingUpWhileWaiting(t *testing.T) {
 	}
 }
 
+// A write that hangs doesn't hold its caller, and Check tells of it. What
+// becomes of the unit shows later.
+func TestAWriteThatHangs(t *testing.T) {
+	h := openHeld(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := h.Commit(ctx, tokenizer.Unit{Event: event})
+		failed <- err
+	}()
+	<-h.begun
+	if err := h.Check(context.Background()); err != nil {
+		t.Errorf("Check during a write: %v", err)
+	}
+	h.writing.Add(-int64(2 * slowWrite)) // as if it had begun earlier
+	if err := h.Check(context.Background()); !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Errorf("Check while a write hangs: %v", err)
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Errorf("Commit: %v, want ErrUnavailable", err)
+	}
+	close(h.letGo)
+	if _, err := h.Commit(context.Background(), tokenizer.Unit{Event: event}); err != nil {
+		t.Errorf("the next Commit: %v", err)
+	}
+	if entries, err := h.Entries(context.Background(), 0, 10); err != nil || len(entries) != 2 {
+		t.Errorf("%d entries, %v; want 2: the write had begun", len(entries), err)
+	}
+	if err := h.Check(context.Background()); err != nil {
+		t.Errorf("Check: %v", err)
+	}
+}
+
 // shelf is a keystore.Shelf on a Store, as the service has it.
 type shelf struct{ *Store }
 

@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -72,8 +73,9 @@ type Store struct {
 	mu      sync.Mutex
 	pending []*write
 	closed  bool
-	broken  error // set once after a failure that only a restart can mend
-	failed  error // why the latest write failed; nil once one works again
+	broken  error        // set once after a failure that only a restart can mend
+	failed  error        // why the latest write failed; nil once one works again
+	writing atomic.Int64 // when the write that is going on began, in Unix nanoseconds; 0 if none is
 	wake    chan struct{}
 	done    chan struct{}
 }
@@ -238,12 +240,21 @@ func (s *Store) guard(fn func() error) (err error) {
 	return fn()
 }
 
+// slowWrite is how long a write may take before Check complains.
+const slowWrite = 5 * time.Second
+
 // Check reports why the latest write failed, or, when it did, whether one
 // works by now: one that is large enough to need room on the disk.
 func (s *Store) Check(ctx context.Context) error {
 	s.mu.Lock()
-	failed, broken := s.failed, s.broken
+	failed, broken, closed := s.failed, s.broken, s.closed
 	s.mu.Unlock()
+	if closed {
+		return fmt.Errorf("%w: closed", tokenizer.ErrUnavailable)
+	}
+	if began := s.writing.Load(); began != 0 && time.Since(time.Unix(0, began)) > slowWrite {
+		return fmt.Errorf("%w: a write hangs", tokenizer.ErrUnavailable)
+	}
 	if broken != nil || failed == nil {
 		return broken
 	}

@@ -41,6 +41,32 @@ func TestContract(t *testing.T) {
 	})
 }
 
+// TestContractOnCopies runs the contract on what a crash would leave: the file
+// as it is while the store is open.
+func TestContractOnCopies(t *testing.T) {
+	storetest.Run(t, storetest.Harness{
+		Open: func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			s := open(t, path)
+			t.Cleanup(func() { closeChecked(t, s) })
+			return s, func() tokenizer.Store {
+				image, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				path = filepath.Join(t.TempDir(), "store.db")
+				if err := os.WriteFile(path, image, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				copied := open(t, path)
+				t.Cleanup(func() { closeChecked(t, copied) })
+				return copied
+			}
+		},
+		Fail: func(s tokenizer.Store) { failNext(s.(*Store), diskFullError) },
+	})
+}
+
 // closeChecked has bbolt check its file for consistency, then closes it.
 func closeChecked(t *testing.T, s *Store) {
 	t.Helper()
@@ -147,6 +173,9 @@ func TestCloseWritesWhatWasHandedIn(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
+	}
+	if err := s.Check(context.Background()); !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Errorf("Check after Close: %v", err)
 	}
 	if _, err := s.Record(context.Background(), 1); !errors.Is(err, tokenizer.ErrUnavailable) {
 		t.Errorf("Record after Close: %v", err)

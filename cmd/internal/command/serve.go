@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -105,9 +106,12 @@ func devCommand(env Env) *cobra.Command {
 			if made {
 				fmt.Fprintf(env.Stderr, "coatcheck: made %s\n", dir)
 			}
-			c, err := config.Load(dir + "/" + devkit.ConfigFile)
+			c, err := config.Load(filepath.Join(dir, devkit.ConfigFile))
 			if err != nil {
 				return err
+			}
+			if passphraseFile != "" && c.Keystore.Local.PassphraseFile == "" {
+				return fmt.Errorf("%s was made without a passphrase: its root key is not encrypted", dir)
 			}
 			if made || cmd.Flags().Changed("listen") {
 				c.Server.Listen = listen

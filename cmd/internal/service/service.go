@@ -142,7 +142,7 @@ func run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() { err = errors.Join(err, closeStore(store)) }()
 	segments, err := audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Log)
 	if err != nil {
 		return err
@@ -203,6 +203,22 @@ func openStore(dir string) (*boltstore.Store, error) {
 	return store, nil
 }
 
+// closeTimeout is how long closing the store may take: as long as a write that
+// has begun.
+const closeTimeout = 10 * time.Second
+
+// closeStore closes the store, unless its disk hangs.
+func closeStore(store *boltstore.Store) error {
+	closed := make(chan error, 1)
+	go func() { closed <- store.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(closeTimeout):
+		return errors.New("store: not closed: a write hangs")
+	}
+}
+
 // shelf keeps wrapped keys in the store, each addition with its audit event.
 type shelf struct {
 	tokenizer.Store
@@ -215,8 +231,13 @@ func (s *shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) 
 	return systemEvent(ctx, s.log, s.policy, audit.ActionCreateKeys, tokenizer.Unit{Keys: keys})
 }
 
+// systemEventTimeout is how long the commit of a system event is waited for.
+const systemEventTimeout = 10 * time.Second
+
 // systemEvent commits something that the service does by itself.
 func systemEvent(ctx context.Context, log *audit.Log, p *policy.Policy, action string, unit tokenizer.Unit) error {
+	ctx, cancel := context.WithTimeout(ctx, systemEventTimeout)
+	defer cancel()
 	event := audit.Event{Time: time.Now(), Action: action, Policy: p.Hash(), Code: code.Code_OK.String()}
 	if len(unit.Keys) > 0 {
 		event.Namespace = unit.Keys[0].Namespace

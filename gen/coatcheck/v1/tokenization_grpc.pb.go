@@ -36,7 +36,7 @@ const (
 // server trusts. The caller is the certificate's SPIFFE ID, else its DNS name,
 // else, where the server allows it, its common name.
 //
-// Every refusal carries a google.rpc.ErrorInfo with domain "coatcheck" and one
+// Every refusal of a call carries a google.rpc.ErrorInfo with domain "coatcheck" and one
 // of the reasons named below. INVALID_ARGUMENT also carries a
 // google.rpc.BadRequest that names the field. No error ever holds a value, a
 // token or the text of a policy.
@@ -56,6 +56,7 @@ const (
 //   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
 //   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
 //     the server allows; CANCELLED, CANCELED: the client gave up.
+//   - UNAVAILABLE, SHUTTING_DOWN: a stream was ended, since the server drains.
 //   - UNIMPLEMENTED, UNKNOWN_METHOD: the server has no such method.
 //   - INTERNAL, INTERNAL: a defect; the server's log has more under the
 //     request id.
@@ -78,7 +79,8 @@ type TokenizationServiceClient interface {
 	//     INVALID_METADATA (metadata).
 	//   - PERMISSION_DENIED: NO_RULE.
 	//
-	// Audit: action "tokenize", with the profile and a keyed digest of the token.
+	// Audit: action "tokenize", with the profile, once it is known to be one, and
+	// a keyed digest of the token.
 	Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error)
 	// Detokenize reveals the value behind a token, whole or masked. The audit
 	// event is durable before the value leaves the server; if it can't be made
@@ -102,8 +104,9 @@ type TokenizationServiceClient interface {
 	// Policy is asked before the token is looked up, so a caller learns nothing
 	// about tokens that it may not reveal.
 	//
-	// Audit: action "detokenize", with profile, purpose, what was revealed and a
-	// keyed digest of the token.
+	// Audit: action "detokenize", with what was revealed and, as far as the call
+	// got, the profile, a keyed digest of the token, and the purpose if the
+	// profile declares it.
 	Detokenize(ctx context.Context, in *DetokenizeRequest, opts ...grpc.CallOption) (*DetokenizeResponse, error)
 }
 
@@ -145,7 +148,7 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 // server trusts. The caller is the certificate's SPIFFE ID, else its DNS name,
 // else, where the server allows it, its common name.
 //
-// Every refusal carries a google.rpc.ErrorInfo with domain "coatcheck" and one
+// Every refusal of a call carries a google.rpc.ErrorInfo with domain "coatcheck" and one
 // of the reasons named below. INVALID_ARGUMENT also carries a
 // google.rpc.BadRequest that names the field. No error ever holds a value, a
 // token or the text of a policy.
@@ -165,6 +168,7 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 //   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
 //   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
 //     the server allows; CANCELLED, CANCELED: the client gave up.
+//   - UNAVAILABLE, SHUTTING_DOWN: a stream was ended, since the server drains.
 //   - UNIMPLEMENTED, UNKNOWN_METHOD: the server has no such method.
 //   - INTERNAL, INTERNAL: a defect; the server's log has more under the
 //     request id.
@@ -187,7 +191,8 @@ type TokenizationServiceServer interface {
 	//     INVALID_METADATA (metadata).
 	//   - PERMISSION_DENIED: NO_RULE.
 	//
-	// Audit: action "tokenize", with the profile and a keyed digest of the token.
+	// Audit: action "tokenize", with the profile, once it is known to be one, and
+	// a keyed digest of the token.
 	Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error)
 	// Detokenize reveals the value behind a token, whole or masked. The audit
 	// event is durable before the value leaves the server; if it can't be made
@@ -211,8 +216,9 @@ type TokenizationServiceServer interface {
 	// Policy is asked before the token is looked up, so a caller learns nothing
 	// about tokens that it may not reveal.
 	//
-	// Audit: action "detokenize", with profile, purpose, what was revealed and a
-	// keyed digest of the token.
+	// Audit: action "detokenize", with what was revealed and, as far as the call
+	// got, the profile, a keyed digest of the token, and the purpose if the
+	// profile declares it.
 	Detokenize(context.Context, *DetokenizeRequest) (*DetokenizeResponse, error)
 	mustEmbedUnimplementedTokenizationServiceServer()
 }
