@@ -94,6 +94,8 @@ func TestDiskFillsUp(t *testing.T) {
 	if err := fill(); status.Code(err) != codes.Unavailable {
 		t.Fatalf("with the disk full: %v", err)
 	}
+	health := grpc_health_v1.NewHealthClient(p.dial(t, dir, "stranger"))
+	waitForHealth(t, health, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	for token := range values {
 		resp, err := payments.Detokenize(t.Context(), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "support"})
 		if status.Code(err) == codes.Unavailable && resp.GetValue() == "" {
@@ -103,8 +105,6 @@ func TestDiskFillsUp(t *testing.T) {
 			t.Fatalf("Detokenize with the disk full: %v", err)
 		}
 	}
-	health := grpc_health_v1.NewHealthClient(p.dial(t, dir, "stranger"))
-	waitForHealth(t, health, grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	// Room again: the file system is seen through the process that has it.
 	if err := os.Remove(filepath.Join("/proc", fmt.Sprint(p.Process.Pid), "root", data, "filler")); err != nil {
 		t.Fatal(err)
