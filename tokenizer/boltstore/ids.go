@@ -71,6 +71,20 @@ func (r *idRange) extended(limit uint64) {
 	r.limit = limit
 }
 
+// giveBack takes back in the transaction what is reserved and not handed out.
+// From then on none is handed out.
+func (r *idRange) giveBack(tx *bbolt.Tx) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next, limit := r.next, r.limit
+	r.next = limit
+	meta := tx.Bucket(metaBucket)
+	if stored := meta.Get(nextIDKey); len(stored) != 8 || binary.BigEndian.Uint64(stored) != limit {
+		return nil // more has been reserved than this process knows of
+	}
+	return meta.Put(nextIDKey, binary.BigEndian.AppendUint64(nil, next))
+}
+
 // ReserveIDs hands out ids of a block that the file says is taken.
 func (s *Store) ReserveIDs(ctx context.Context, n int) (uint64, error) {
 	if n < 1 || n > tokenizer.MaxReserve {

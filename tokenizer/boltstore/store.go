@@ -225,6 +225,11 @@ func (s *Store) Close() error {
 	}
 	s.signal()
 	<-s.done
+	if s.broken == nil {
+		// Ids that nobody has been given are given back. If that fails they are
+		// skipped, as after a crash.
+		_ = s.guard(func() error { return s.db.Update(s.ids.giveBack) })
+	}
 	return s.db.Close()
 }
 

@@ -187,6 +187,26 @@ func TestCloseWritesWhatWasHandedIn(t *testing.T) {
 	}
 }
 
+// A store that is closed properly leaves no gap in the ids; one that crashes
+// leaves one of a block at most.
+func TestIDsAfterClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	first, err := s.ReserveIDs(context.Background(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeChecked(t, s)
+	if id, err := s.ReserveIDs(context.Background(), 1); !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Errorf("ReserveIDs after Close: %d, %v", id, err)
+	}
+	s = open(t, path)
+	defer closeChecked(t, s)
+	if id, err := s.ReserveIDs(context.Background(), 1); err != nil || id != first+3 {
+		t.Errorf("the next id is %d, %v; want %d", id, err, first+3)
+	}
+}
+
 func TestOpenRefusesOtherFiles(t *testing.T) {
 	write := func(content []byte) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
