@@ -95,16 +95,16 @@ func (s *Server) recovered(ctx context.Context, thrown any) error {
 // apart, so that idle ones can't keep calls out.
 const maxEndless = 256
 
-// admit refuses calls beyond the number that may be in flight. Health checks,
-// which are cheap, are always answered.
+// admit refuses calls beyond the number that may be in flight. Health, which
+// is cheap and which nobody may keep others from, is always answered.
 func (s *Server) admit(ctx context.Context, name string, next func(context.Context) error) error {
 	m, _ := rowOf(name)
 	inFlight, limit := &s.inFlight, s.limits.InFlight
 	switch {
-	case m.endless:
-		inFlight, limit = &s.endless, maxEndless
 	case m.action == "":
 		return answer(next(ctx), m)
+	case m.endless:
+		inFlight, limit = &s.endless, maxEndless
 	}
 	if inFlight.Add(1) > int64(limit) {
 		inFlight.Add(-1)

@@ -13,23 +13,24 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// A message that can't be decoded goes through the chain like any other call,
-// so that it is judged, recorded and answered as one. By itself grpc would
-// answer it before the first interceptor. Two parts work together: services
-// are registered with lateDecoder, whose handlers have messages decoded into
-// an envelope; and lateCodec, when it decodes into an envelope, keeps the
-// error there instead of returning it.
+// Messages are decoded at the end of the chain, right before their handler:
+// nobody without a rule has the server decode anything, and a message that
+// can't be decoded is judged, recorded and answered like any other call. By
+// itself grpc decodes before the first interceptor. Two parts work together:
+// services are registered with lateDecoder, whose handlers put messages into
+// an envelope; and lateCodec, when it is to decode into an envelope, leaves the
+// bytes there as they are.
 
-// envelope holds a message and what went wrong when it was decoded.
+// envelope holds a message and the bytes that are to be decoded into it.
 type envelope struct {
 	message any
-	err     error
+	data    []byte
 }
 
 // lateCodec is grpc's protobuf codec, but for envelopes.
 type lateCodec struct{ encoding.CodecV2 }
 
-func newLateCodec() encoding.CodecV2 { return lateCodec{encoding.GetCodecV2(proto.Name)} }
+func newLateCodec() lateCodec { return lateCodec{encoding.GetCodecV2(proto.Name)} }
 
 // Unmarshal decodes into a message, or into the message of an envelope.
 func (c lateCodec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -37,14 +38,23 @@ func (c lateCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	if err := c.CodecV2.Unmarshal(data, late.message); err != nil {
-		late.err = newDecodeError(late.message, data.Materialize())
+	late.data = data.Materialize()
+	return nil
+}
+
+// open decodes the message of an envelope.
+func (c lateCodec) open(e *envelope) error {
+	if err := c.CodecV2.Unmarshal(mem.BufferSlice{mem.SliceBuffer(e.data)}, e.message); err != nil {
+		return newDecodeError(e.message, e.data)
 	}
 	return nil
 }
 
 // lateDecoder registers services whose unary handlers decode into envelopes.
-type lateDecoder struct{ grpc.ServiceRegistrar }
+type lateDecoder struct {
+	grpc.ServiceRegistrar
+	codec lateCodec
+}
 
 // RegisterService registers desc with its unary handlers wrapped.
 func (r lateDecoder) RegisterService(desc *grpc.ServiceDesc, impl any) {
@@ -53,15 +63,17 @@ func (r lateDecoder) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	for i, m := range late.Methods {
 		late.Methods[i].Handler = func(srv any, ctx context.Context, decode func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
 			var sealed envelope
-			open := func(message any) error {
+			seal := func(message any) error {
 				sealed.message = message
 				return decode(&sealed)
 			}
-			return m.Handler(srv, ctx, open, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-				if sealed.err != nil {
-					handler = func(context.Context, any) (any, error) { return nil, sealed.err }
-				}
-				return chain(ctx, req, info, handler)
+			return m.Handler(srv, ctx, seal, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+				return chain(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+					if err := r.codec.open(&sealed); err != nil {
+						return nil, err
+					}
+					return handler(ctx, req)
+				})
 			})
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -29,7 +30,10 @@ var errNoIdentity = errors.New("server: the client certificate names no caller")
 // DNS name is malformed or ambiguous is refused; it doesn't fall through to
 // the next.
 func callerOf(cert *x509.Certificate, allowCommonName bool) (string, error) {
-	if cert == nil {
+	// The handshake has seen to most of this, but a connection may outlast its
+	// certificate; and X.509-SVID, section 5.1, keeps authorities from being
+	// callers.
+	if cert == nil || cert.IsCA || time.Now().After(cert.NotAfter) {
 		return "", errNoIdentity
 	}
 	var spiffe string

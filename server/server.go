@@ -10,10 +10,12 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +59,7 @@ type Limits struct {
 	MessageSize int           // bytes of a request or response; default 4 MiB
 	HeaderSize  int           // bytes of the header block of a request; default 16 KiB
 	InFlight    int           // calls at once, all connections together; default 4096
-	Streams     int           // calls at once of one connection; default 1024
+	Streams     int           // calls at once of one connection; default 256
 	Deadline    time.Duration // the longest that a unary call may take; default 30s
 	Commit      time.Duration // how long the commit of a call may be waited for; default 10s
 	Handshake   time.Duration // how long a TLS handshake may take; default 10s
@@ -72,7 +74,7 @@ type Limits struct {
 // DefaultLimits returns the limits of a Config that sets none.
 func DefaultLimits() Limits {
 	return Limits{
-		MessageSize: 4 << 20, HeaderSize: 16 << 10, InFlight: 4096, Streams: 1024,
+		MessageSize: 4 << 20, HeaderSize: 16 << 10, InFlight: 4096, Streams: 256,
 		Deadline: 30 * time.Second, Commit: 10 * time.Second, Handshake: 10 * time.Second,
 		Idle: 15 * time.Minute, Age: time.Hour, Keepalive: time.Minute, MinPing: 10 * time.Second,
 		Notice: time.Second, Drain: 15 * time.Second,
@@ -137,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 		}),
 	}
 	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
-	services := lateDecoder{s.grpc}
+	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy})
 	grpc_health_v1.RegisterHealthServer(services, s.health)
 	reflection.RegisterV1(s.grpc)
@@ -192,9 +194,27 @@ type loggedHandshakes struct {
 func (h loggedHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := h.TransportCredentials.ServerHandshake(conn)
 	if err != nil {
-		h.log.Warn("TLS handshake refused", "peer", conn.RemoteAddr().String(), "error", err)
+		h.log.Warn("TLS handshake refused", "peer", conn.RemoteAddr().String(), "reason", handshakeFault(err))
 	}
 	return secured, info, err
+}
+
+// handshakeFault says in fixed words why a handshake failed: the error may hold
+// whatever a client put into its certificate.
+func handshakeFault(err error) string {
+	var invalid x509.CertificateInvalidError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &unknown):
+		return "the certificate is of an authority that is not trusted"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate has expired or is not valid yet"
+	case errors.As(err, &invalid):
+		return "the certificate is not fit for a client"
+	case strings.Contains(err.Error(), "didn't provide a certificate"):
+		return "no certificate"
+	}
+	return "no TLS 1.3 handshake"
 }
 
 // Clone is part of the interface.

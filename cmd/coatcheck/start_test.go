@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.etcd.io/bbolt"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 )
@@ -63,6 +66,28 @@ func TestAnotherRootKeyIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, "serve", "--config", filepath.Join(dir, "coatcheck.yaml")).terminate(t)
+}
+
+// A store that has lost its keys is left as it is: new keys would bury the old.
+func TestLostKeysAreNotReplaced(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "instance")
+	start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0").terminate(t)
+	db, err := bbolt.Open(filepath.Join(dir, "data", "coatcheck.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return errors.Join(tx.DeleteBucket([]byte("keys")), func() error { _, err := tx.CreateBucket([]byte("keys")); return err }())
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		code, stderr := run("serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+		if code != 1 || !strings.Contains(lastLine(stderr), "the store has events, but no keys") {
+			t.Errorf("exit code %d: %s", code, stderr)
+		}
+	}
 }
 
 // With the passphrase in a file, everything survives a restart too.

@@ -85,6 +85,7 @@ func (s *Store) submit(ctx context.Context, w *write) error {
 		return w.err
 	case <-ctx.Done():
 		if w.state.CompareAndSwap(waiting, givenUp) {
+			w.unit = nil // what stays in the queue while a write hangs is small
 			return ctx.Err()
 		}
 		return fmt.Errorf("%w: the write takes too long: %w", tokenizer.ErrUnavailable, ctx.Err())

@@ -179,6 +179,11 @@ func (s *Store) initialize() error {
 				}
 				meta = tx.Bucket(metaBucket)
 			}
+			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, logBucket} {
+				if tx.Bucket(name) == nil {
+					return fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
+				}
+			}
 			if f := meta.Get(formatKey); len(f) != 1 || f[0] != storeFormat {
 				return ErrFormat
 			}

@@ -255,6 +255,9 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 		{"no log id", store(func(t *testing.T, path string) {
 			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(logIDKey) })(t, path)
 		}), tokenizer.ErrDamaged},
+		{"no records", store(func(t *testing.T, path string) {
+			bolt(func(tx *bbolt.Tx) error { return tx.DeleteBucket(recordsBucket) })(t, path)
+		}), tokenizer.ErrDamaged},
 		{"no next id", store(func(t *testing.T, path string) {
 			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(nextIDKey) })(t, path)
 		}), tokenizer.ErrDamaged},

@@ -116,5 +116,5 @@ func (ca *authority) sign(template *x509.Certificate, public *ecdsa.PublicKey) (
 }
 
 func writePEM(path, kind string, der []byte) error {
-	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }

@@ -4,6 +4,7 @@
 package devkit
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -57,7 +58,13 @@ func Ensure(o Options) (made bool, err error) {
 	if err := fill(scratch, o); err != nil {
 		return false, err
 	}
-	return true, os.Rename(scratch, o.Dir)
+	if err := errors.Join(syncDir(filepath.Join(scratch, "certs")), syncDir(scratch)); err != nil {
+		return false, err
+	}
+	if err := os.Rename(scratch, o.Dir); err != nil {
+		return false, err
+	}
+	return true, syncDir(filepath.Dir(filepath.Clean(o.Dir)))
 }
 
 // fill makes everything in an empty directory.
@@ -94,9 +101,28 @@ func render(path, name string, data any) error {
 	if err != nil {
 		return err
 	}
+	var text bytes.Buffer
+	if err := t.Execute(&text, data); err != nil {
+		return err
+	}
+	return writeFile(path, text.Bytes())
+}
+
+// writeFile writes a new file and makes it durable.
+func writeFile(path string, data []byte) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.Execute(file, data), file.Close())
+	_, err = file.Write(data)
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

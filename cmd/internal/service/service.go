@@ -226,8 +226,17 @@ type shelf struct {
 	policy *policy.Policy
 }
 
-// AddWrappedKeys commits the keys.
+// AddWrappedKeys commits the keys. The first keys are a store's first event: a
+// store that has events and yet no keys has lost them, and new ones over the
+// lost would end any hope of getting them back.
 func (s *shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) error {
+	entries, err := s.Entries(ctx, 0, 1)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%w: the store has events, but no keys", keystore.ErrDamaged)
+	}
 	return systemEvent(ctx, s.log, s.policy, audit.ActionCreateKeys, tokenizer.Unit{Keys: keys})
 }
 

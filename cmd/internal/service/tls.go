@@ -72,9 +72,19 @@ func loadAuthorities(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// maxFile is the largest file in bytes that is read.
+const maxFile = 1 << 20
+
 // read reads a file that the configuration names; the error is one short line.
 func read(what, path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+	info, err := os.Stat(path)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxFile) {
+		return nil, fmt.Errorf("%s %s: not a regular file of at most %d bytes", what, path, maxFile)
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
 	var fault *fs.PathError
 	if errors.As(err, &fault) {
 		err = fault.Err
