@@ -75,6 +75,7 @@ func TestIdentity(t *testing.T) {
 		{"common name", x509.Certificate{Subject: cn}, codes.Unauthenticated, codes.OK},
 		{"common name of another kind", x509.Certificate{Subject: pkix.Name{CommonName: good}}, codes.Unauthenticated, codes.PermissionDenied},
 		{"common name beside a DNS name", x509.Certificate{DNSNames: []string{"other.internal"}, Subject: cn}, codes.PermissionDenied, codes.PermissionDenied},
+		{"an authority", x509.Certificate{URIs: uris(t, good), IsCA: true, BasicConstraintsValid: true}, codes.Unauthenticated, codes.Unauthenticated},
 		{"nothing", x509.Certificate{}, codes.Unauthenticated, codes.Unauthenticated},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -63,8 +63,8 @@ const (
 //
 // An audit event for every call, refusals included, is durable before the
 // call is answered, and the answer's header x-request-id names it. Only what
-// is OVERLOADED, and what gRPC itself refuses (messages over the size limit or
-// in an unknown compression), is answered without.
+// is OVERLOADED, and what gRPC itself refuses (messages over the size limit,
+// compressed or incomplete ones, malformed headers), is answered without.
 type TokenizationServiceClient interface {
 	// Tokenize stores a value, encrypted, and returns the token that stands for
 	// it from now on. When it answers OK, value, token and audit event are
@@ -175,8 +175,8 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 //
 // An audit event for every call, refusals included, is durable before the
 // call is answered, and the answer's header x-request-id names it. Only what
-// is OVERLOADED, and what gRPC itself refuses (messages over the size limit or
-// in an unknown compression), is answered without.
+// is OVERLOADED, and what gRPC itself refuses (messages over the size limit,
+// compressed or incomplete ones, malformed headers), is answered without.
 type TokenizationServiceServer interface {
 	// Tokenize stores a value, encrypted, and returns the token that stands for
 	// it from now on. When it answers OK, value, token and audit event are
