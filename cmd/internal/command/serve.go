@@ -88,7 +88,7 @@ func devCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Make a development instance, if there is none, and serve it",
-		Long:  "Makes certificates, a root key, a sample configuration and a sample policy\nunder DIR, unless they are there, and serves.",
+		Long:  "Makes certificates, a root key, a sample configuration and a sample policy\nunder DIR, unless there is a configuration, and serves.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := config.CheckListen(listen); err != nil {

@@ -61,6 +61,7 @@ func Ensure(o Options) (made bool, err error) {
 	if err := errors.Join(syncDir(filepath.Join(scratch, "certs")), syncDir(scratch)); err != nil {
 		return false, err
 	}
+	_ = os.Remove(o.Dir) // if it is there, it is empty
 	if err := os.Rename(scratch, o.Dir); err != nil {
 		return false, err
 	}
