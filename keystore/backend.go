@@ -21,6 +21,12 @@ var (
 	// is wrong with the data; the same call may work later.
 	ErrUnavailable = errors.New("keystore: backend unavailable")
 
+	// ErrDenied says that the service which holds the root key answers, and
+	// refuses us: our credentials are revoked or expired and new ones are not to
+	// be had, or we may no longer use the root key. What is in memory must not
+	// be used any longer either.
+	ErrDenied = errors.New("keystore: backend denies access")
+
 	// ErrUnwrap says that the bytes were not wrapped by this root key for this
 	// label, or have been altered since. It is final: the same call will never
 	// work with this root key.
@@ -48,20 +54,35 @@ type Backend interface {
 	// part of it: Unwrap needs the same one. Wrapping a key twice gives two
 	// different results. The result reveals nothing of the key.
 	//
-	// Errors: ErrKeySize, ErrUnavailable, or that of ctx.
+	// Errors: ErrKeySize, ErrUnavailable, ErrDenied, or that of ctx.
 	Wrap(ctx context.Context, key, label []byte) (wrapped []byte, err error)
 
 	// Unwrap returns the key that Wrap was given, if and only if wrapped is,
 	// byte for byte, what Wrap returned for this label under this root key, in
-	// this process or any other, at any time. wrapped may be of any length and
-	// come from an attacker.
+	// this process or any other, at any time; or what Rewrap made of it. wrapped
+	// may be of any length and come from an attacker.
 	//
-	// Errors: ErrUnwrap, ErrUnavailable, or that of ctx.
+	// Errors: ErrUnwrap, ErrUnavailable, ErrDenied, or that of ctx.
 	Unwrap(ctx context.Context, wrapped, label []byte) (key []byte, err error)
+
+	// Rewrap returns the key that is in wrapped, wrapped under the newest
+	// version of the root key, for the same label. If it is already under that,
+	// the result has the same bytes as wrapped. wrapped stays good for as long
+	// as the root key has the version that it is under.
+	//
+	// Errors: ErrUnwrap, ErrUnavailable, ErrDenied, or that of ctx.
+	Rewrap(ctx context.Context, wrapped, label []byte) (rewrapped []byte, err error)
+
+	// RootVersion returns the version of the root key that wrapped is under,
+	// from 1, as it says itself: nothing is verified and nobody is asked. A root
+	// key that has no versions is version 1.
+	//
+	// Errors: ErrUnwrap for what Wrap can't have made.
+	RootVersion(wrapped []byte) (version uint32, err error)
 
 	// Check returns nil if Wrap and Unwrap can be expected to work now. It is
 	// cheap enough to be called every few seconds.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrUnavailable, ErrDenied, or that of ctx.
 	Check(ctx context.Context) error
 }

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // callRows are the clauses about how a backend may be called, whatever it
@@ -22,6 +20,7 @@ func callRows() []row {
 		{"it may be used concurrently", checkConcurrent},
 		{"a usable backend passes its check", checkCheck},
 		{"an outage is unavailable, and passes", checkOutage},
+		{"a denial is denied, and passes", checkDenial},
 	}
 }
 
@@ -97,7 +96,9 @@ func checkContext(t *testing.T, h Harness) error {
 		errs = append(errs, wantErr("Wrap", err, ctx.Err()))
 		key, err := b.Unwrap(ctx, wrapped, testLabel)
 		errs = append(errs, wantErr("Unwrap", err, ctx.Err()))
-		if got != nil || key != nil {
+		again, err := b.Rewrap(ctx, wrapped, testLabel)
+		errs = append(errs, wantErr("Rewrap", err, ctx.Err()))
+		if got != nil || key != nil || again != nil {
 			errs = append(errs, errors.New("bytes were returned with an error"))
 		}
 		errs = append(errs, wantErr("Check", b.Check(ctx), ctx.Err()))
@@ -127,31 +128,4 @@ func checkConcurrent(t *testing.T, h Harness) error {
 
 func checkCheck(t *testing.T, h Harness) error {
 	return h.newBackend(t).Check(t.Context())
-}
-
-func checkOutage(t *testing.T, h Harness) error {
-	ctx, root := t.Context(), h.NewRoot(t)
-	if root.Outage == nil {
-		t.Skip("this backend declares that nothing of it can go away")
-	}
-	b := root.Open(t)
-	wrapped, err := b.Wrap(ctx, testKey(1), testLabel)
-	if err != nil {
-		return err
-	}
-	end := root.Outage(t)
-	got, err := b.Wrap(ctx, testKey(1), testLabel)
-	errs := []error{wantErr("Wrap", err, keystore.ErrUnavailable)}
-	key, err := b.Unwrap(ctx, wrapped, testLabel)
-	errs = append(errs, wantErr("Unwrap", err, keystore.ErrUnavailable))
-	if errors.Is(err, keystore.ErrUnwrap) {
-		errs = append(errs, errors.New("an outage was passed off as final"))
-	}
-	if got != nil || key != nil {
-		errs = append(errs, errors.New("bytes were returned with an error"))
-	}
-	errs = append(errs, wantErr("Check", b.Check(ctx), keystore.ErrUnavailable))
-	end()
-	errs = append(errs, b.Check(ctx), wantUnwrap(ctx, b, wrapped, testLabel, testKey(1)))
-	return errors.Join(errs...)
 }

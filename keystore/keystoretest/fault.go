@@ -14,6 +14,7 @@ type Op string
 const (
 	OpWrap           Op = "Wrap"
 	OpUnwrap         Op = "Unwrap"
+	OpRewrap         Op = "Rewrap"
 	OpCheck          Op = "Check"
 	OpWrappedKeys    Op = "WrappedKeys"
 	OpAddWrappedKeys Op = "AddWrappedKeys"
@@ -101,6 +102,17 @@ func (b *FaultyBackend) Wrap(ctx context.Context, key, label []byte) ([]byte, er
 // Unwrap implements keystore.Backend.
 func (b *FaultyBackend) Unwrap(ctx context.Context, wrapped, label []byte) ([]byte, error) {
 	return faulty(OpUnwrap, b.Before, b.After, func() ([]byte, error) { return b.Backend.Unwrap(ctx, wrapped, label) })
+}
+
+// Rewrap implements keystore.Backend.
+func (b *FaultyBackend) Rewrap(ctx context.Context, wrapped, label []byte) ([]byte, error) {
+	return faulty(OpRewrap, b.Before, b.After, func() ([]byte, error) { return b.Backend.Rewrap(ctx, wrapped, label) })
+}
+
+// RootVersion implements keystore.Backend. It never fails, since it asks
+// nobody.
+func (b *FaultyBackend) RootVersion(wrapped []byte) (uint32, error) {
+	return b.Backend.RootVersion(wrapped)
 }
 
 // Check implements keystore.Backend.

@@ -39,12 +39,20 @@ type Root struct {
 	// called. It is nil where there is nothing that could go away: a key in
 	// memory.
 	Outage func(t *testing.T) (end func())
+
+	// Deny has the root key's service refuse all its backends until end is
+	// called. It is nil where nobody can be refused.
+	Deny func(t *testing.T) (end func())
+
+	// Rotate makes a new version of the root key, which is the newest from then
+	// on. It is nil for a root key that has no versions.
+	Rotate func(t *testing.T)
 }
 
 // TestBackend runs the contract of keystore.Backend, and then that of a
 // Keystore on top of it, with faults injected.
 func TestBackend(t *testing.T, h Harness) {
-	for _, r := range slices.Concat(wrapRows(), callRows(), keystoreRows(), faultRows()) {
+	for _, r := range slices.Concat(wrapRows(), rewrapRows(), callRows(), keystoreRows(), faultRows()) {
 		t.Run(r.name, r.run(h))
 	}
 }

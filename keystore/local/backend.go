@@ -26,6 +26,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -122,11 +123,8 @@ func (b *Backend) Unwrap(ctx context.Context, wrapped, label []byte) ([]byte, er
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("local: unwrap: %w", err)
 	}
-	if len(wrapped) != wrapSize {
-		return nil, fmt.Errorf("%w: %d bytes", keystore.ErrUnwrap, len(wrapped))
-	}
-	if wrapped[0] != wrapFormat {
-		return nil, fmt.Errorf("%w: unknown format %d", keystore.ErrUnwrap, wrapped[0])
+	if _, err := b.RootVersion(wrapped); err != nil {
+		return nil, err
 	}
 	header := b.header()
 	if id := keyID(wrapped[1:wrapHeader]); id != b.root.id {
@@ -138,6 +136,32 @@ func (b *Backend) Unwrap(ctx context.Context, wrapped, label []byte) ([]byte, er
 		return nil, fmt.Errorf("%w: altered, or of another label", keystore.ErrUnwrap)
 	}
 	return key, nil
+}
+
+// Rewrap implements keystore.Backend. The root key has one version only, so
+// the result is a copy of wrapped, once that is known to unwrap.
+//
+// Errors: keystore.ErrUnwrap, or that of ctx.
+func (b *Backend) Rewrap(ctx context.Context, wrapped, label []byte) ([]byte, error) {
+	key, err := b.Unwrap(ctx, wrapped, label)
+	if err != nil {
+		return nil, err
+	}
+	clear(key)
+	return bytes.Clone(wrapped), nil
+}
+
+// RootVersion implements keystore.Backend. It is always 1.
+//
+// Errors: keystore.ErrUnwrap.
+func (b *Backend) RootVersion(wrapped []byte) (uint32, error) {
+	if len(wrapped) != wrapSize {
+		return 0, fmt.Errorf("%w: %d bytes", keystore.ErrUnwrap, len(wrapped))
+	}
+	if wrapped[0] != wrapFormat {
+		return 0, fmt.Errorf("%w: unknown format %d", keystore.ErrUnwrap, wrapped[0])
+	}
+	return 1, nil
 }
 
 // Check implements keystore.Backend: it wraps and unwraps a key. The file is
