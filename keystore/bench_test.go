@@ -15,7 +15,7 @@ var (
 // hotPath are the calls that every tokenization makes, each with what it needs
 // made beforehand.
 func hotPath(t testing.TB) map[string]func() {
-	keys := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...))
+	keys := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...), keystore.Options{})
 	ctx := t.Context()
 	ring, err := keys.Keyring(ctx, "default")
 	if err != nil {

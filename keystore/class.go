@@ -3,6 +3,7 @@ package keystore
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrClass says that keys of the class that was named are not for the use that
@@ -27,10 +28,23 @@ const (
 	// Subject keys MAC the ids of the persons whom values are about, with
 	// HMAC-SHA-256.
 	Subject Class = 4
+
+	// Audit keys MAC what audit events name but must not show, such as tokens,
+	// with HMAC-SHA-256. They are apart from index keys since a log, unlike an
+	// index, can't be made anew under another key.
+	Audit Class = 5
 )
 
 // classes are all the classes that a keyring has.
-var classes = [...]Class{Data, Token, Index, Subject}
+var classes = [...]Class{Data, Token, Index, Subject, Audit}
+
+// later are the classes that keyrings didn't have at first: one that was made
+// before has no key of them, and gets one when it is loaded.
+var later = [...]Class{Audit}
+
+// Classes returns all classes, in the order of their numbers. The slice is the
+// caller's own.
+func Classes() []Class { return slices.Clone(classes[:]) }
 
 // String returns the name of the class, as in "data", or "class(9)" for a
 // number that is none.
@@ -44,8 +58,10 @@ func (c Class) String() string {
 		return "index"
 	case Subject:
 		return "subject"
+	case Audit:
+		return "audit"
 	}
 	return fmt.Sprintf("class(%d)", uint8(c))
 }
 
-func (c Class) valid() bool { return c >= Data && c <= Subject }
+func (c Class) valid() bool { return c >= Data && c <= Audit }

@@ -15,6 +15,10 @@ const Overhead = 28
 // more than any value, far less than where GCM ends.
 const MaxPlaintext = 16 << 20
 
+// MaxUses is how many times a data key may seal: 2³² with random nonces of 96
+// bits (NIST SP 800-38D, section 8.3).
+const MaxUses = 1 << 32
+
 // Sentinels of Keyring.
 var (
 	// ErrKeyVersion says that the keyring has no key of that version: it has
@@ -26,6 +30,10 @@ var (
 	// additional data, or have been altered or cut since. It doesn't say
 	// which: nobody can know.
 	ErrOpen = errors.New("keystore: sealed data doesn't open")
+
+	// ErrKeySpent says that the active data key has sealed as often as a key
+	// may. It has to be replaced first.
+	ErrKeySpent = errors.New("keystore: data key has been used too often")
 
 	// ErrTooLarge says that a plaintext is larger than MaxPlaintext.
 	ErrTooLarge = errors.New("keystore: plaintext too large")
@@ -55,36 +63,24 @@ func (k *Keyring) Namespace() string { return k.namespace }
 
 // ActiveVersion returns the version of the class that new work is done under,
 // which is the largest, or 0 for a class that is none.
-func (k *Keyring) ActiveVersion(class Class) uint32 {
-	switch class {
-	case Data:
-		return k.keys.data.active().number
-	case Token:
-		return k.keys.token.active().number
-	case Index:
-		return k.keys.index.active().number
-	case Subject:
-		return k.keys.subject.active().number
-	}
-	return 0
-}
+func (k *Keyring) ActiveVersion(class Class) uint32 { return k.keys.active(class) }
 
 // Versions returns the versions of the class that the keyring has, the active
 // one first and the oldest last, or none for a class that is none. While an
 // index key is being replaced, a look-up has to be made under each. The slice
 // is the caller's own.
-func (k *Keyring) Versions(class Class) []uint32 {
-	switch class {
-	case Data:
-		return k.keys.data.numbers()
-	case Token:
-		return k.keys.token.numbers()
-	case Index:
-		return k.keys.index.numbers()
-	case Subject:
-		return k.keys.subject.numbers()
+func (k *Keyring) Versions(class Class) []uint32 { return k.keys.numbers(class) }
+
+// Uses returns how many times the data key of the version has sealed, as far as
+// this process knows: what was stored by whatever process when the key was
+// last read, and what this process has sealed since. It is 0 for a version that
+// the keyring doesn't have.
+func (k *Keyring) Uses(version uint32) uint64 {
+	key, ok := k.keys.data.find(version)
+	if !ok {
+		return 0
 	}
-	return nil
+	return key.uses.Load()
 }
 
 // Seal encrypts and authenticates plaintext, and authenticates additional,
@@ -95,17 +91,20 @@ func (k *Keyring) Versions(class Class) []uint32 {
 //	nonce(12) ciphertext tag(16)
 //
 // This is AES-256-GCM with a random nonce (NIST SP 800-38D, section 8.2.2). A
-// key may seal no more than 2³² times (section 8.3); replacing it in time is
+// key seals no more than MaxUses times (section 8.3); replacing it in time is
 // up to the caller. dst and plaintext may share memory only if dst is
 // plaintext[:0]; dst and additional must share none.
 //
-// Errors: ErrTooLarge.
+// Errors: ErrTooLarge, ErrKeySpent.
 func (k *Keyring) Seal(dst, plaintext, additional []byte) (sealed []byte, version uint32, err error) {
 	if len(plaintext) > MaxPlaintext {
 		return nil, 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(plaintext))
 	}
 	active := k.keys.data.active()
-	return active.key.Seal(dst, nil, plaintext, additional), active.number, nil
+	if sealed, err = active.key.seal(dst, plaintext, additional); err != nil {
+		return nil, 0, fmt.Errorf("%w: data key %d", err, active.number)
+	}
+	return sealed, active.number, nil
 }
 
 // Open decrypts what Seal returned, under the data key of the version, and
@@ -119,7 +118,7 @@ func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([
 	if !ok {
 		return nil, fmt.Errorf("%w: data key %d", ErrKeyVersion, version)
 	}
-	plaintext, err := key.Open(dst, nil, sealed, additional)
+	plaintext, err := key.open(dst, sealed, additional)
 	if err != nil {
 		return nil, ErrOpen
 	}
@@ -127,7 +126,7 @@ func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([
 }
 
 // MAC returns HMAC-SHA-256 (FIPS 198-1) of data under the active key of the
-// class, which is Index or Subject, and the key's version. The label says what
+// class, which is Index, Subject or Audit, and the key's version. The label says what
 // the sum is for: sums with different labels have nothing to do with each
 // other. What goes into the HMAC is
 //
@@ -135,7 +134,7 @@ func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([
 //
 // Errors: ErrClass.
 func (k *Keyring) MAC(class Class, label string, data []byte) (sum [32]byte, version uint32, err error) {
-	keys, err := k.keys.macs(class)
+	keys, err := k.keys.mac(class)
 	if err != nil {
 		return sum, 0, err
 	}
@@ -147,7 +146,7 @@ func (k *Keyring) MAC(class Class, label string, data []byte) (sum [32]byte, ver
 //
 // Errors: ErrClass, ErrKeyVersion.
 func (k *Keyring) MACVersion(class Class, version uint32, label string, data []byte) (sum [32]byte, err error) {
-	keys, err := k.keys.macs(class)
+	keys, err := k.keys.mac(class)
 	if err != nil {
 		return sum, err
 	}
@@ -184,8 +183,8 @@ func (k *Keyring) Unpermute(version uint32, block *[16]byte) error {
 
 // String names the namespace and the active version of each class.
 func (k *Keyring) String() string {
-	return fmt.Sprintf("keyring of namespace %q (data %d, token %d, index %d, subject %d)", k.namespace,
-		k.ActiveVersion(Data), k.ActiveVersion(Token), k.ActiveVersion(Index), k.ActiveVersion(Subject))
+	return fmt.Sprintf("keyring of namespace %q (data %d, token %d, index %d, subject %d, audit %d)", k.namespace,
+		k.ActiveVersion(Data), k.ActiveVersion(Token), k.ActiveVersion(Index), k.ActiveVersion(Subject), k.ActiveVersion(Audit))
 }
 
 // GoString is String.

@@ -170,7 +170,7 @@ func TestMACRefuses(t *testing.T) {
 		{"data key", keystore.Data, 1, keystore.ErrClass},
 		{"token key", keystore.Token, 1, keystore.ErrClass},
 		{"no class", 0, 1, keystore.ErrClass},
-		{"unknown class", 5, 1, keystore.ErrClass},
+		{"unknown class", 6, 1, keystore.ErrClass},
 		{"version 0", keystore.Index, 0, keystore.ErrKeyVersion},
 		{"later version", keystore.Index, 3, keystore.ErrKeyVersion},
 		{"version of another class", keystore.Subject, 2, keystore.ErrKeyVersion},
@@ -230,7 +230,9 @@ func TestVersions(t *testing.T) {
 		{keystore.Index, []uint32{2, 1}},
 		{keystore.Subject, []uint32{1}},
 		{0, nil},
-		{5, nil},
+		{keystore.Audit, []uint32{1}},
+		{6, nil},
+		{255, nil},
 	}
 	for _, r := range rows {
 		t.Run(r.class.String(), func(t *testing.T) {

@@ -1,13 +1,14 @@
 // Package keystore keeps the keys that guard values and hands them out as
 // opaque keyrings.
 //
-// Each namespace has a keyring with keys of four classes, and each class has
+// Each namespace has a keyring with keys of five classes, and each class has
 // versions, of which the newest is active. A key is 32 random bytes, made
 // here, wrapped at once by the [Backend] that guards the root key (HashiCorp
 // Vault, or a file, package local), and kept wrapped on the [Shelf], beside
 // the data. A wrapped key is useless without the Backend.
 //
-//	keys := keystore.New(backend, shelf)
+//	keys := keystore.New(backend, shelf, keystore.Options{MaxOffline: keystore.DefaultMaxOffline})
+//	go keys.Run(ctx)
 //	ring, err := keys.Keyring(ctx, "default")
 //	...
 //	sealed, version, err := ring.Seal(nil, value, additional)
@@ -21,11 +22,27 @@
 // other. No function of this package returns the bytes of a key, no type of it
 // prints them, and the only copies in memory are those inside a [Keyring].
 //
+// # Keys on lease
+//
+// Keys are in memory on lease: while [Keystore.Run] runs, the backend has to
+// confirm them every [Options.Lease] by unwrapping them anew. A backend that is
+// away is put up with for [Options.MaxOffline]; then, or as soon as it denies
+// us, the Keystore is sealed: it gives out no keyring, and keys are wiped from
+// memory as soon as the calls that use them end. Once the backend confirms
+// again, so is everything else.
+//
+// # Keys in time
+//
+// A class gets a new version by [Keystore.NewVersion], which is used once it is
+// on the shelf and read back. Versions are taken over by other replicas with
+// the next lease, or when they meet one that they don't know ([Keystore.Newer]).
+// A version's number is never used again.
+//
 // # Key separation
 //
 // A key is used for one thing only (NIST SP 800-57 part 1, section 5.2): data
-// keys for AES-256-GCM, token keys for a bare AES-256 block, index and subject
-// keys for HMAC-SHA-256. Inside a Keyring each class has a type that can do
+// keys for AES-256-GCM, token keys for a bare AES-256 block, index, subject and
+// audit keys for HMAC-SHA-256. Inside a Keyring each class has a type that can do
 // nothing else.
 //
 // # Compatibility
@@ -40,11 +57,13 @@
 package keystore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -58,21 +77,39 @@ var ErrDamaged = errors.New("keystore: stored keys damaged")
 type Keystore struct {
 	backend Backend
 	shelf   Shelf
+	options Options
 
 	// rings is replaced as a whole and never changed, so that reading it needs
-	// no lock.
+	// no lock. It is empty while the Keystore is sealed.
 	rings atomic.Pointer[map[string]*Keyring]
 
-	// loading is held by the one call that loads a keyring. It is a channel
-	// and not a mutex so that a call whose context ends stops waiting.
+	// loading is held by the one call that reads keys. It is a channel and not
+	// a mutex so that a call whose context ends stops waiting. It guards the
+	// fields below it.
 	loading chan struct{}
+	known   map[string]*namespaceKeys
+
+	memory inMemory
+	lease  lease
+}
+
+// namespaceKeys is what a Keystore keeps of a namespace whose keyring it has
+// once given out, sealed or not.
+type namespaceKeys struct {
+	wrapped []WrappedKey              // as they were on the shelf when last read
+	uses    map[uint32]*atomic.Uint64 // of data keys, by version
+	read    time.Time
 }
 
 // New returns a Keystore on the backend and the shelf, neither of which may be
-// nil. It calls neither.
-func New(backend Backend, shelf Shelf) *Keystore {
-	s := &Keystore{backend: backend, shelf: shelf, loading: make(chan struct{}, 1)}
+// nil. It calls neither. Without Run keys stay in memory for good.
+func New(backend Backend, shelf Shelf, o Options) *Keystore {
+	s := &Keystore{
+		backend: backend, shelf: shelf, options: o.withDefaults(),
+		loading: make(chan struct{}, 1), known: make(map[string]*namespaceKeys),
+	}
 	s.rings.Store(&map[string]*Keyring{})
+	s.lease.init()
 	return s
 }
 
@@ -89,8 +126,10 @@ func New(backend Backend, shelf Shelf) *Keystore {
 // nothing is cached after an error. Concurrent first calls load one after the
 // other, and the first that succeeds serves the rest.
 //
-// Errors: ErrUnavailable, ErrUnwrap, ErrDamaged, that of the Shelf, or that of
-// ctx.
+// While the Keystore is sealed, the error is ErrSealed, at once.
+//
+// Errors: ErrSealed, ErrUnavailable, ErrDenied, ErrUnwrap, ErrDamaged, that of
+// the Shelf, or that of ctx.
 func (s *Keystore) Keyring(ctx context.Context, namespace string) (*Keyring, error) {
 	if ring := (*s.rings.Load())[namespace]; ring != nil {
 		return ring, nil
@@ -98,66 +137,152 @@ func (s *Keystore) Keyring(ctx context.Context, namespace string) (*Keyring, err
 	if err := checkNamespace(namespace); err != nil {
 		return nil, err
 	}
-	select {
-	case s.loading <- struct{}{}:
-		defer func() { <-s.loading }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, ctx.Err())
+	if err := s.lease.sealed(); err != nil {
+		return nil, err
 	}
-	if ring := (*s.rings.Load())[namespace]; ring != nil {
-		return ring, nil
+	return s.locked(ctx, namespace, func() (*Keyring, error) {
+		if ring := (*s.rings.Load())[namespace]; ring != nil {
+			return ring, nil
+		}
+		return s.load(ctx, namespace)
+	})
+}
+
+// Reload reads a namespace's keys from the shelf, unwraps those that are new
+// and puts the keyring that has them in the place of the one before. It is for
+// who has just changed what is on the shelf.
+//
+// Errors: those of Keyring. After an error the keyring is the one before.
+func (s *Keystore) Reload(ctx context.Context, namespace string) error {
+	if err := s.lease.sealed(); err != nil {
+		return err
 	}
-	ring, err := s.load(ctx, namespace)
+	_, err := s.locked(ctx, namespace, func() (*Keyring, error) { return s.load(ctx, namespace) })
+	return err
+}
+
+// newerPeriod is how often Newer reads the shelf at most, for a namespace:
+// anybody can make up a version that nobody knows.
+const newerPeriod = time.Second
+
+// Newer returns the keyring that a namespace has after the one given: for who
+// has met a version that is not in it, and that another replica may have made
+// since, or who was refused a version that it has. It reloads the keys unless
+// that has been done within the last second. If there is no other keyring, it
+// returns the one given.
+//
+// Errors: those of Keyring.
+func (s *Keystore) Newer(ctx context.Context, ring *Keyring) (*Keyring, error) {
+	if err := s.lease.sealed(); err != nil {
+		return nil, err
+	}
+	return s.locked(ctx, ring.namespace, func() (*Keyring, error) {
+		now := (*s.rings.Load())[ring.namespace]
+		if known := s.known[ring.namespace]; now == nil || now == ring && time.Since(known.read) >= newerPeriod {
+			return s.load(ctx, ring.namespace)
+		}
+		return now, nil
+	})
+}
+
+// locked runs f while nobody else reads keys.
+func (s *Keystore) locked(ctx context.Context, namespace string, f func() (*Keyring, error)) (*Keyring, error) {
+	ring, err := (*Keyring)(nil), s.lock(ctx)
+	if err == nil {
+		defer s.unlock()
+		ring, err = f()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
 	}
-	rings := maps.Clone(*s.rings.Load())
-	rings[namespace] = ring
-	s.rings.Store(&rings)
 	return ring, nil
 }
 
-// Check asks the backend whether it can be reached and used now. The errors
-// are those of Backend.Check.
-func (s *Keystore) Check(ctx context.Context) error {
-	return s.backend.Check(ctx)
+func (s *Keystore) lock(ctx context.Context) error {
+	select {
+	case s.loading <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-// load reads the namespace's keys from the shelf, after making them where
-// there are none, and unwraps them.
+func (s *Keystore) unlock() { <-s.loading }
+
+// load reads the namespace's keys from the shelf, after making those that it
+// lacks, and gives out a keyring of them.
 func (s *Keystore) load(ctx context.Context, namespace string) (*Keyring, error) {
+	wrapped, err := s.fetch(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	census, err := s.shelf.Census(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("read the census: %w", err)
+	}
+	var same map[KeyID]WrappedKey
+	old := (*s.rings.Load())[namespace]
+	if known := s.known[namespace]; known != nil && old != nil {
+		same = byID(known.wrapped)
+	}
+	uses := s.countUses(namespace, census)
+	ring, err := s.unwrap(ctx, namespace, wrapped, uses, old, same)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.publish(map[string]*Keyring{namespace: ring}); err != nil {
+		return nil, err
+	}
+	s.known[namespace] = &namespaceKeys{wrapped: wrapped, uses: uses, read: time.Now()}
+	return ring, nil
+}
+
+// fetch returns the namespace's keys as the shelf has them, after making those
+// that it lacks.
+func (s *Keystore) fetch(ctx context.Context, namespace string) ([]WrappedKey, error) {
 	wrapped, err := s.shelf.WrappedKeys(ctx, namespace)
 	if err != nil {
 		return nil, fmt.Errorf("read wrapped keys: %w", err)
 	}
-	if len(wrapped) == 0 {
-		// ErrKeyExists: another replica has made them since. Either way the
-		// keys that count are those on the shelf.
-		if err := s.create(ctx, namespace); err != nil && !errors.Is(err, ErrKeyExists) {
+	if lacking := lacks(wrapped); len(lacking) > 0 {
+		// ErrKeyExists: another replica has made them since, or they are lost.
+		// Either way the keys that count are those on the shelf.
+		if err := s.create(ctx, namespace, lacking); err != nil && !errors.Is(err, ErrKeyExists) {
 			return nil, err
 		}
 		if wrapped, err = s.shelf.WrappedKeys(ctx, namespace); err != nil {
 			return nil, fmt.Errorf("read wrapped keys: %w", err)
 		}
 	}
-	if err := checkShelf(namespace, wrapped); err != nil {
-		return nil, err
-	}
-	return s.unwrap(ctx, namespace, wrapped)
+	return wrapped, checkShelf(namespace, wrapped)
 }
 
-// create makes version 1 of each class and adds them to the shelf. What it has
-// made is forgotten: load reads it back.
-func (s *Keystore) create(ctx context.Context, namespace string) error {
-	created := time.Unix(time.Now().Unix(), 0).UTC()
-	keys := make([]WrappedKey, 0, len(classes))
+// lacks returns the classes of which keys are to be made: all where there is no
+// key at all, else those that came later. That any other is missing is damage.
+func lacks(wrapped []WrappedKey) []Class {
+	if len(wrapped) == 0 {
+		return classes[:]
+	}
+	var lacking []Class
 	for _, class := range classes {
-		k := WrappedKey{Namespace: namespace, Class: class, Version: 1, Created: created}
-		var err error
-		if k.Wrapped, err = s.wrapNew(ctx, k.Label()); err != nil {
-			return fmt.Errorf("wrap new %v: %w", k, err)
+		if slices.ContainsFunc(wrapped, func(k WrappedKey) bool { return k.Class == class }) {
+			continue
 		}
-		if err := k.check(); err != nil {
+		if !slices.Contains(later[:], class) {
+			return nil
+		}
+		lacking = append(lacking, class)
+	}
+	return lacking
+}
+
+// create makes version 1 of each of the classes and adds them to the shelf.
+// What it has made is forgotten: load reads it back.
+func (s *Keystore) create(ctx context.Context, namespace string, lacking []Class) error {
+	keys := make([]WrappedKey, 0, len(lacking))
+	for _, class := range lacking {
+		k, err := s.wrapNew(ctx, KeyID{namespace, class, 1})
+		if err != nil {
 			return err
 		}
 		keys = append(keys, k)
@@ -169,24 +294,58 @@ func (s *Keystore) create(ctx context.Context, namespace string) error {
 }
 
 // wrapNew returns a new key, wrapped; its bytes are wiped before it returns.
-func (s *Keystore) wrapNew(ctx context.Context, label []byte) ([]byte, error) {
+func (s *Keystore) wrapNew(ctx context.Context, id KeyID) (WrappedKey, error) {
+	k := WrappedKey{Namespace: id.Namespace, Class: id.Class, Version: id.Version, Created: time.Unix(time.Now().Unix(), 0).UTC()}
 	key := make([]byte, KeySize)
 	defer clear(key)
 	if _, err := rand.Read(key); err != nil {
-		return nil, fmt.Errorf("read random bytes: %w", err)
+		return WrappedKey{}, fmt.Errorf("read random bytes: %w", err)
 	}
-	return s.backend.Wrap(ctx, key, label)
+	var err error
+	if k.Wrapped, err = s.backend.Wrap(ctx, key, k.Label()); err != nil {
+		return WrappedKey{}, fmt.Errorf("wrap new %v: %w", k, err)
+	}
+	return k, k.check()
 }
 
-// unwrap makes the keyring: of all the keys, or not at all.
-func (s *Keystore) unwrap(ctx context.Context, namespace string, wrapped []WrappedKey) (*Keyring, error) {
+// countUses returns the counters of the data keys in the census. They only
+// rise: what the shelf says lacks what is being stored at this moment.
+func (s *Keystore) countUses(namespace string, census []KeyCount) map[uint32]*atomic.Uint64 {
+	uses := make(map[uint32]*atomic.Uint64)
+	if known := s.known[namespace]; known != nil {
+		maps.Copy(uses, known.uses)
+	}
+	for _, c := range census {
+		if c.Class != Data {
+			continue
+		}
+		n := uses[c.Version]
+		if n == nil {
+			n = new(atomic.Uint64)
+			uses[c.Version] = n
+		}
+		for have := n.Load(); have < c.Sealed && !n.CompareAndSwap(have, c.Sealed); have = n.Load() {
+		}
+	}
+	return uses
+}
+
+// unwrap makes a keyring: of all the keys, or not at all. Keys that are in
+// same, as they are, are taken from the keyring before.
+func (s *Keystore) unwrap(ctx context.Context, namespace string, wrapped []WrappedKey, uses map[uint32]*atomic.Uint64, before *Keyring, same map[KeyID]WrappedKey) (*Keyring, error) {
 	keys := new(ringKeys)
 	for _, k := range wrapped {
+		if have, ok := same[k.ID()]; ok && have.equal(k) && keys.share(before.keys, k.Class, k.Version) {
+			continue
+		}
 		key, err := s.backend.Unwrap(ctx, k.Wrapped, k.Label())
 		if err != nil {
 			return nil, fmt.Errorf("unwrap %v: %w", k, err)
 		}
-		err = keys.add(k.Class, k.Version, key)
+		if k.Class == Data && uses[k.Version] == nil { // a census that doesn't know it yet
+			uses[k.Version] = new(atomic.Uint64)
+		}
+		err = keys.add(k.Class, k.Version, key, uses[k.Version], &s.memory)
 		clear(key)
 		if err != nil {
 			return nil, fmt.Errorf("unwrap %v: %w", k, err)
@@ -195,14 +354,23 @@ func (s *Keystore) unwrap(ctx context.Context, namespace string, wrapped []Wrapp
 	return newKeyring(namespace, keys), nil
 }
 
+func byID(keys []WrappedKey) map[KeyID]WrappedKey {
+	m := make(map[KeyID]WrappedKey, len(keys))
+	for _, k := range keys {
+		m[k.ID()] = k
+	}
+	return m
+}
+
+// equal says whether two keys are the same in every byte.
+func (k WrappedKey) equal(other WrappedKey) bool {
+	return k.ID() == other.ID() && k.Created.Equal(other.Created) && bytes.Equal(k.Wrapped, other.Wrapped)
+}
+
 // checkShelf refuses what no Keystore has put on a shelf. Versions may have
 // gaps, since a version that is no longer needed is taken away.
 func checkShelf(namespace string, wrapped []WrappedKey) error {
-	type id struct {
-		class   Class
-		version uint32
-	}
-	seen := make(map[id]bool)
+	seen := make(map[KeyID]bool)
 	present := make(map[Class]bool)
 	for _, k := range wrapped {
 		if err := k.check(); err != nil {
@@ -211,10 +379,10 @@ func checkShelf(namespace string, wrapped []WrappedKey) error {
 		if k.Namespace != namespace {
 			return fmt.Errorf("%w: found %v", ErrDamaged, k)
 		}
-		if seen[id{k.Class, k.Version}] {
+		if seen[k.ID()] {
 			return fmt.Errorf("%w: found %v twice", ErrDamaged, k)
 		}
-		seen[id{k.Class, k.Version}] = true
+		seen[k.ID()] = true
 		present[k.Class] = true
 	}
 	for _, class := range classes {

@@ -19,6 +19,8 @@ func (s fixedShelf) WrappedKeys(context.Context, string) ([]keystore.WrappedKey,
 	return slices.Clone(s), nil
 }
 
+func (s fixedShelf) Census(context.Context, string) ([]keystore.KeyCount, error) { return nil, nil }
+
 func (s fixedShelf) AddWrappedKeys(context.Context, []keystore.WrappedKey) error {
 	return errors.New("keys were made where there were some")
 }
@@ -48,7 +50,7 @@ func TestKeyringRefusesShelf(t *testing.T) {
 		{"one key only", func(keys []keystore.WrappedKey) []keystore.WrappedKey { return keys[:1] }},
 		{"a version twice", func(keys []keystore.WrappedKey) []keystore.WrappedKey { return append(keys, keys[0]) }},
 		{"another namespace", change(func(k *keystore.WrappedKey) { k.Namespace = "other" })},
-		{"unknown class", change(func(k *keystore.WrappedKey) { k.Class = 5 })},
+		{"unknown class", change(func(k *keystore.WrappedKey) { k.Class = 6 })},
 		{"version 0", change(func(k *keystore.WrappedKey) { k.Version = 0 })},
 		{"no time", change(func(k *keystore.WrappedKey) { k.Created = time.Time{} })},
 		{"nothing wrapped", change(func(k *keystore.WrappedKey) { k.Wrapped = nil })},
@@ -60,7 +62,7 @@ func TestKeyringRefusesShelf(t *testing.T) {
 				return keystore.ErrUnavailable
 			}}
 			shelf := fixedShelf(r.change(vectorKeys(t)))
-			ring, err := keystore.New(untouched, shelf).Keyring(t.Context(), "default")
+			ring, err := keystore.New(untouched, shelf, keystore.Options{}).Keyring(t.Context(), "default")
 			if !errors.Is(err, keystore.ErrDamaged) || ring != nil {
 				t.Errorf("keyring %v, error %v; want ErrDamaged", ring, err)
 			}
@@ -73,7 +75,7 @@ func TestKeyringOrder(t *testing.T) {
 	keys := vectorKeys(t)
 	for range len(keys) {
 		keys = append(keys[1:], keys[0])
-		ring, err := keystore.New(vectorBackend(t), fixedShelf(keys)).Keyring(t.Context(), "default")
+		ring, err := keystore.New(vectorBackend(t), fixedShelf(keys), keystore.Options{}).Keyring(t.Context(), "default")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +98,7 @@ func (b oddBackend) Unwrap(context.Context, []byte, []byte) ([]byte, error) {
 func TestKeyringRefusesKeySize(t *testing.T) {
 	for _, size := range []int{0, 16, 24, 31, 33, 64} {
 		odd := oddBackend{vectorBackend(t), size}
-		ring, err := keystore.New(odd, fixedShelf(vectorKeys(t))).Keyring(t.Context(), "default")
+		ring, err := keystore.New(odd, fixedShelf(vectorKeys(t)), keystore.Options{}).Keyring(t.Context(), "default")
 		if !errors.Is(err, keystore.ErrUnwrap) || ring != nil {
 			t.Errorf("a key of %d bytes: keyring %v, error %v; want ErrUnwrap", size, ring, err)
 		}
@@ -122,7 +124,7 @@ func TestKeyringRefusesWrapped(t *testing.T) {
 				return nil
 			}),
 		}
-		ring, err := keystore.New(silentBackend{vectorBackend(t), size}, shelf).Keyring(t.Context(), "default")
+		ring, err := keystore.New(silentBackend{vectorBackend(t), size}, shelf, keystore.Options{}).Keyring(t.Context(), "default")
 		if err == nil || ring != nil {
 			t.Errorf("%d wrapped bytes: keyring %v, error %v", size, ring, err)
 		}
@@ -134,7 +136,7 @@ func TestKeyringRefusesNamespace(t *testing.T) {
 		t.Errorf("the shelf was asked for %s", op)
 		return errors.New("asked")
 	}}
-	keys := keystore.New(vectorBackend(t), untouched)
+	keys := keystore.New(vectorBackend(t), untouched, keystore.Options{})
 	for _, name := range []string{"", "\xff", strings.Repeat("n", keystore.MaxNamespace+1)} {
 		if ring, err := keys.Keyring(t.Context(), name); err == nil || ring != nil {
 			t.Errorf("namespace %q: keyring %v, error %v", name, ring, err)
@@ -144,7 +146,7 @@ func TestKeyringRefusesNamespace(t *testing.T) {
 
 // A namespace that is loaded leaves the others in memory.
 func TestKeyringKeepsNamespaces(t *testing.T) {
-	keys := keystore.New(vectorBackend(t), new(keystoretest.MemoryShelf))
+	keys := keystore.New(vectorBackend(t), new(keystoretest.MemoryShelf), keystore.Options{})
 	names := []string{"a", "b", "c"}
 	rings := make(map[string]*keystore.Keyring)
 	for range 2 {
@@ -173,7 +175,7 @@ func TestKeyringWaitersLeave(t *testing.T) {
 			return keystore.ErrUnavailable
 		}),
 	}
-	keys := keystore.New(stuck, shelfOf(t, vectorKeys(t)...))
+	keys := keystore.New(stuck, shelfOf(t, vectorKeys(t)...), keystore.Options{})
 	first := make(chan error, 1)
 	go func() {
 		_, err := keys.Keyring(context.WithoutCancel(t.Context()), "default")
@@ -195,13 +197,14 @@ func TestKeyringWaitersLeave(t *testing.T) {
 	}
 }
 
-func TestCheck(t *testing.T) {
-	for _, want := range []error{nil, keystore.ErrUnavailable} {
+// Before there are keys to confirm, the backend is asked whether it works.
+func TestConfirmWithoutKeys(t *testing.T) {
+	for _, want := range []error{nil, keystore.ErrUnavailable, keystore.ErrDenied} {
 		backend := &keystoretest.FaultyBackend{
 			Backend: vectorBackend(t),
 			Before:  keystoretest.On(keystoretest.OpCheck, keystoretest.Always(want)),
 		}
-		if err := keystore.New(backend, new(keystoretest.MemoryShelf)).Check(t.Context()); !errors.Is(err, want) {
+		if err := keystore.New(backend, new(keystoretest.MemoryShelf), keystore.Options{}).Confirm(t.Context()); !errors.Is(err, want) {
 			t.Errorf("error %v, want %v", err, want)
 		}
 	}

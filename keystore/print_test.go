@@ -42,7 +42,7 @@ func traces(t *testing.T) (traces []string) {
 
 func TestKeyringPrintsNoKey(t *testing.T) {
 	ring := vectorRing(t)
-	keys := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...))
+	keys := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...), keystore.Options{})
 	if _, err := keys.Keyring(t.Context(), "default"); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestKeyringPrintsNoKey(t *testing.T) {
 
 func TestKeyringPrintsMetadata(t *testing.T) {
 	ring := vectorRing(t)
-	const want = `keyring of namespace "default" (data 2, token 2, index 2, subject 1)`
+	const want = `keyring of namespace "default" (data 2, token 2, index 2, subject 1, audit 1)`
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		if got := fmt.Sprintf(format, ring); got != want {
 			t.Errorf("%s printed %q, want %q", format, got, want)
@@ -106,7 +106,7 @@ func TestKeyringPrintsMetadata(t *testing.T) {
 	}
 	var out bytes.Buffer
 	slog.New(slog.NewTextHandler(&out, nil)).Info("", "ring", ring)
-	if !strings.Contains(out.String(), "ring.namespace=default ring.data=2 ring.token=2 ring.index=2 ring.subject=1") {
+	if !strings.Contains(out.String(), "ring.namespace=default ring.data=2 ring.token=2 ring.index=2 ring.subject=1 ring.audit=1") {
 		t.Errorf("logged %q", out.String())
 	}
 }
@@ -118,7 +118,7 @@ func TestErrorsShowNoKey(t *testing.T) {
 		Backend: vectorBackend(t),
 		After:   keystoretest.On(keystoretest.OpUnwrap, keystoretest.Nth(3, keystoretest.Always(keystore.ErrUnwrap))),
 	}
-	_, err := keystore.New(other, shelf).Keyring(t.Context(), "default")
+	_, err := keystore.New(other, shelf, keystore.Options{}).Keyring(t.Context(), "default")
 	if err == nil || !strings.Contains(err.Error(), `of namespace "default"`) {
 		t.Fatalf("error %v", err)
 	}

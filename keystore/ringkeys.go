@@ -10,61 +10,110 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // ringKeys are the keys of a keyring, each in the only form in which its class
 // may be used.
+//
+// A key is wiped once nothing points to it any more, by a cleanup of the
+// garbage collector, and no sooner: a call that is under way must not go on
+// with zeros for a key. So each method of a key keeps it alive to its end.
 type ringKeys struct {
-	data    versions[cipher.AEAD]
-	token   versions[*blockKey]
-	index   versions[*macKey]
-	subject versions[*macKey]
+	data  versions[*dataKey]
+	token versions[*blockKey]
+	macs  [len(classes) + 1]versions[*macKey] // by class; empty for those above
+}
+
+// inMemory counts the keys that are in memory and have not been wiped.
+type inMemory struct{ atomic.Int64 }
+
+// watch has a key wiped once it can't be reached any more. wipe must hold no
+// reference to the key.
+func watch[T any](count *inMemory, key *T, wipe func()) *T {
+	count.Add(1)
+	runtime.AddCleanup(key, func(wipe func()) {
+		wipe()
+		count.Add(-1)
+	}, wipe)
+	return key
 }
 
 // add makes the key usable. It keeps no reference to key, which the caller
-// wipes.
-func (r *ringKeys) add(class Class, number uint32, key []byte) error {
+// wipes. uses counts what a data key seals.
+func (r *ringKeys) add(class Class, number uint32, key []byte, uses *atomic.Uint64, count *inMemory) error {
 	if len(key) != KeySize {
 		return fmt.Errorf("%w: it is %d bytes long", ErrUnwrap, len(key))
 	}
 	switch class {
 	case Data:
-		block, err := aes.NewCipher(key)
+		k, err := newDataKey(key, uses, count)
 		if err != nil {
 			return err
 		}
-		aead, err := cipher.NewGCMWithRandomNonce(block)
-		if err != nil {
-			return err
-		}
-		r.data.add(number, aead)
+		r.data.add(number, k)
 	case Token:
-		block, err := aes.NewCipher(key)
+		k, err := newBlockKey(key, count)
 		if err != nil {
 			return err
 		}
-		r.token.add(number, newBlockKey(block))
-	case Index:
-		r.index.add(number, newMACKey(key))
-	case Subject:
-		r.subject.add(number, newMACKey(key))
+		r.token.add(number, k)
+	case Index, Subject, Audit:
+		r.macs[class].add(number, newMACKey(key, count))
 	default:
 		return fmt.Errorf("%w: %v", ErrClass, class)
 	}
 	return nil
 }
 
-// macs returns the keys of a class that is for MACs.
-func (r *ringKeys) macs(class Class) (versions[*macKey], error) {
-	switch class {
-	case Index:
-		return r.index, nil
-	case Subject:
-		return r.subject, nil
+// share takes a key over from another keyring, if that has it.
+func (r *ringKeys) share(from *ringKeys, class Class, number uint32) (ok bool) {
+	switch {
+	case class == Data:
+		return r.data.share(from.data, number)
+	case class == Token:
+		return r.token.share(from.token, number)
+	case int(class) < len(r.macs):
+		return r.macs[class].share(from.macs[class], number)
 	}
-	return nil, fmt.Errorf("%w: MAC under a %v key", ErrClass, class)
+	return false
+}
+
+// mac returns the keys of a class that is for MACs.
+func (r *ringKeys) mac(class Class) (versions[*macKey], error) {
+	if int(class) >= len(r.macs) || len(r.macs[class]) == 0 {
+		return nil, fmt.Errorf("%w: MAC under a %v key", ErrClass, class)
+	}
+	return r.macs[class], nil
+}
+
+// numbers returns the versions of a class, the newest first.
+func (r *ringKeys) numbers(class Class) []uint32 {
+	switch {
+	case class == Data:
+		return r.data.numbers()
+	case class == Token:
+		return r.token.numbers()
+	case int(class) < len(r.macs):
+		return r.macs[class].numbers()
+	}
+	return nil
+}
+
+// active returns the newest version of a class, 0 if it has none.
+func (r *ringKeys) active(class Class) uint32 {
+	switch {
+	case class == Data:
+		return r.data.newest()
+	case class == Token:
+		return r.token.newest()
+	case int(class) < len(r.macs):
+		return r.macs[class].newest()
+	}
+	return 0
 }
 
 // versions are the keys of one class, the newest first. There are few, and
@@ -79,6 +128,14 @@ type version[T any] struct {
 // active returns the newest version. There is always one.
 func (v versions[T]) active() *version[T] { return &v[0] }
 
+// newest returns the number of the newest version, 0 if there is none.
+func (v versions[T]) newest() uint32 {
+	if len(v) == 0 {
+		return 0
+	}
+	return v[0].number
+}
+
 // find returns the key of the version.
 func (v versions[T]) find(number uint32) (key T, ok bool) {
 	for i := range v {
@@ -91,9 +148,9 @@ func (v versions[T]) find(number uint32) (key T, ok bool) {
 
 // numbers returns the numbers of the versions, the newest first.
 func (v versions[T]) numbers() []uint32 {
-	numbers := make([]uint32, len(v))
+	var numbers []uint32
 	for i := range v {
-		numbers[i] = v[i].number
+		numbers = append(numbers, v[i].number)
 	}
 	return numbers
 }
@@ -106,6 +163,49 @@ func (v *versions[T]) add(number uint32, key T) {
 	*v = slices.Insert(*v, i, version[T]{number: number, key: key})
 }
 
+// share adds the key of a version that another has.
+func (v *versions[T]) share(from versions[T], number uint32) bool {
+	key, ok := from.find(number)
+	if ok {
+		v.add(number, key)
+	}
+	return ok
+}
+
+// dataKey is a data key.
+type dataKey struct {
+	aead cipher.AEAD
+	uses *atomic.Uint64 // shared by all that this process makes of the version
+}
+
+func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block) // it copies the key schedule
+	if err != nil {
+		return nil, err
+	}
+	wipe(regions(block))
+	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe(regions(aead)) }), nil
+}
+
+func (k *dataKey) seal(dst, plaintext, additional []byte) ([]byte, error) {
+	if k.uses.Add(1) > MaxUses {
+		return nil, ErrKeySpent
+	}
+	sealed := k.aead.Seal(dst, nil, plaintext, additional)
+	runtime.KeepAlive(k)
+	return sealed, nil
+}
+
+func (k *dataKey) open(dst, sealed, additional []byte) ([]byte, error) {
+	plaintext, err := k.aead.Open(dst, nil, sealed, additional)
+	runtime.KeepAlive(k)
+	return plaintext, err
+}
+
 // blockKey is a token key.
 type blockKey struct {
 	block cipher.Block
@@ -116,8 +216,13 @@ type blockKey struct {
 	buffers sync.Pool
 }
 
-func newBlockKey(block cipher.Block) *blockKey {
-	return &blockKey{block: block, buffers: sync.Pool{New: func() any { return new([16]byte) }}}
+func newBlockKey(key []byte, count *inMemory) (*blockKey, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	k := &blockKey{block: block, buffers: sync.Pool{New: func() any { return new([16]byte) }}}
+	return watch(count, k, func() { wipe(regions(block)) }), nil
 }
 
 func (k *blockKey) encrypt(block *[16]byte) {
@@ -126,6 +231,7 @@ func (k *blockKey) encrypt(block *[16]byte) {
 	k.block.Encrypt(buf[:], buf[:])
 	*block = *buf
 	k.buffers.Put(buf)
+	runtime.KeepAlive(k)
 }
 
 func (k *blockKey) decrypt(block *[16]byte) {
@@ -134,12 +240,20 @@ func (k *blockKey) decrypt(block *[16]byte) {
 	k.block.Decrypt(buf[:], buf[:])
 	*block = *buf
 	k.buffers.Put(buf)
+	runtime.KeepAlive(k)
 }
 
-// macKey is an index or a subject key. States that have the key in them
-// already are pooled: keying one costs more than most sums.
-type macKey struct {
-	states sync.Pool
+// macKey is an index, a subject or an audit key.
+type macKey struct{ states *macStates }
+
+// macStates keeps states that have the key in them already: keying one costs
+// more than most sums. Unlike a sync.Pool it forgets none, since each has to be
+// wiped in the end.
+type macStates struct {
+	mu   sync.Mutex
+	key  []byte
+	idle []*macState
+	all  [][]byte // what each state had for a key when it was made
 }
 
 type macState struct {
@@ -147,26 +261,58 @@ type macState struct {
 	buf  []byte // the label with its length before it, then the sum
 }
 
-// newMACKey copies the key: a pool that has been emptied needs it again.
-func newMACKey(key []byte) *macKey {
-	key = bytes.Clone(key)
-	return &macKey{states: sync.Pool{New: func() any {
-		return &macState{hash: hmac.New(sha256.New, key)}
-	}}}
+// newMACKey copies the key, which each state needs.
+func newMACKey(key []byte, count *inMemory) *macKey {
+	states := &macStates{key: bytes.Clone(key)}
+	return watch(count, &macKey{states}, states.wipe)
+}
+
+// take returns a state that nobody else uses.
+func (s *macStates) take() *macState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		state := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return state
+	}
+	state := &macState{hash: hmac.New(sha256.New, s.key)}
+	// Reset replaces the pads by states that were computed from them, and
+	// leaves the pads, which are the key but for a constant, to the collector.
+	s.all = append(s.all, regions(state.hash)...)
+	return state
+}
+
+func (s *macStates) give(state *macState) {
+	s.mu.Lock()
+	s.idle = append(s.idle, state)
+	s.mu.Unlock()
+}
+
+// wipe is called when no call is under way, so that all states are idle.
+func (s *macStates) wipe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wipe(s.all)
+	for _, state := range s.idle {
+		wipe(regions(state.hash))
+	}
+	clear(s.key)
 }
 
 func (k *macKey) sum(label string, data []byte) (sum [32]byte) {
-	s := k.states.Get().(*macState)
+	s := k.states.take()
 	s.buf = binary.BigEndian.AppendUint32(s.buf[:0], uint32(len(label)))
 	s.buf = append(s.buf, label...)
 	s.hash.Write(s.buf)
 	s.hash.Write(data)
 	s.buf = s.hash.Sum(s.buf[:0])
 	copy(sum[:], s.buf)
-	// Before it lies in the pool, not after: what has seen a value must not
-	// outlive the call.
+	// Before it lies idle, not after: what has seen a value must not outlive
+	// the call.
 	clear(s.buf)
 	s.hash.Reset()
-	k.states.Put(s)
+	k.states.give(s)
+	runtime.KeepAlive(k)
 	return sum
 }

@@ -28,6 +28,7 @@ var classNames = map[string]keystore.Class{
 	"token":   keystore.Token,
 	"index":   keystore.Index,
 	"subject": keystore.Subject,
+	"audit":   keystore.Audit,
 }
 
 // vectors are those of testdata/keyring-v1.json, which is never regenerated.
@@ -88,7 +89,8 @@ func vectorBackend(t testing.TB) keystore.Backend {
 	return backend
 }
 
-// vectorKeys parses the keys of the vectors from their stored form.
+// vectorKeys parses the keys of the vectors from their stored form. They are
+// from before there were audit keys; one is added.
 func vectorKeys(t testing.TB) (keys []keystore.WrappedKey) {
 	t.Helper()
 	for _, v := range readVectors(t).Keys {
@@ -98,14 +100,19 @@ func vectorKeys(t testing.TB) (keys []keystore.WrappedKey) {
 		}
 		keys = append(keys, k)
 	}
-	return keys
+	k := keystore.WrappedKey{Namespace: "default", Class: keystore.Audit, Version: 1, Created: time.Unix(1_700_000_000, 0).UTC()}
+	var err error
+	if k.Wrapped, err = vectorBackend(t).Wrap(t.Context(), bytes.Repeat([]byte{0xa5, 0x5a}, keystore.KeySize/2), k.Label()); err != nil {
+		t.Fatal(err)
+	}
+	return append(keys, k)
 }
 
 // vectorRing is the keyring of the vectors: data, token and index keys of
 // versions 1 and 2, and a subject key of version 1.
 func vectorRing(t testing.TB) *keystore.Keyring {
 	t.Helper()
-	ring, err := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...)).Keyring(t.Context(), "default")
+	ring, err := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...), keystore.Options{}).Keyring(t.Context(), "default")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ const maxCreated = 253402300799
 // data. It is useless without the Backend that wrapped it.
 type WrappedKey struct {
 	Namespace string    // 1 to MaxNamespace bytes of UTF-8
-	Class     Class     // one of the four
+	Class     Class     // one of Classes
 	Version   uint32    // from 1; the largest of a class is the active one
 	Created   time.Time // whole seconds, UTC, from 1970 to 9999
 	Wrapped   []byte    // from Backend.Wrap for Label; 1 to MaxWrapped bytes
@@ -46,9 +46,10 @@ func (k WrappedKey) Label() []byte {
 
 // String names the key, as in: data key 2 of namespace "default". It doesn't
 // include the wrapped bytes.
-func (k WrappedKey) String() string {
-	return fmt.Sprintf("%v key %d of namespace %q", k.Class, k.Version, k.Namespace)
-}
+func (k WrappedKey) String() string { return k.ID().String() }
+
+// ID returns the name of the key.
+func (k WrappedKey) ID() KeyID { return KeyID{k.Namespace, k.Class, k.Version} }
 
 // wrappedKeyFormat is the first byte of the stored form. A later form gets
 // another number; this one stays readable.

@@ -22,7 +22,8 @@ func TestClassNumbers(t *testing.T) {
 		{keystore.Token, 2, "token"},
 		{keystore.Index, 3, "index"},
 		{keystore.Subject, 4, "subject"},
-		{keystore.Class(5), 5, "class(5)"},
+		{keystore.Audit, 5, "audit"},
+		{keystore.Class(6), 6, "class(6)"},
 	} {
 		if uint8(c.class) != c.number || c.class.String() != c.name {
 			t.Errorf("class %d is %q, want %d and %q", c.class, c.class, c.number, c.name)
@@ -61,7 +62,7 @@ func TestWrappedKeyAppendBinary(t *testing.T) {
 		{"too long a namespace", func(k *keystore.WrappedKey) { k.Namespace = strings.Repeat("n", keystore.MaxNamespace+1) }, true},
 		{"broken UTF-8", func(k *keystore.WrappedKey) { k.Namespace = "\xff" }, true},
 		{"no class", func(k *keystore.WrappedKey) { k.Class = 0 }, true},
-		{"unknown class", func(k *keystore.WrappedKey) { k.Class = 5 }, true},
+		{"unknown class", func(k *keystore.WrappedKey) { k.Class = 6 }, true},
 		{"version 0", func(k *keystore.WrappedKey) { k.Version = 0 }, true},
 		{"no time", func(k *keystore.WrappedKey) { k.Created = time.Time{} }, true},
 		{"before 1970", func(k *keystore.WrappedKey) { k.Created = time.Unix(-1, 0) }, true},
@@ -110,7 +111,7 @@ func TestParseWrappedKeyRefuses(t *testing.T) {
 		"format 0":                     set(0, 0),
 		"format 2":                     set(0, 2),
 		"class 0":                      set(1, 0),
-		"class 5":                      set(1, 5),
+		"class 6":                      set(1, 6),
 		"version 0":                    set(5, 0),
 		"created after 9999":           set(7, 1),
 		"created before 1970":          set(6, 0xff),

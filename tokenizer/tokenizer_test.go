@@ -51,7 +51,7 @@ func newKit(t testing.TB) kit {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := keystore.New(backend, shelf{store})
+	keys := keystore.New(backend, shelf{store}, keystore.Options{})
 	tok, err := tokenizer.New(keys, store, []tokenizer.Profile{
 		{Name: "card", Type: "card-number"}, {Name: "ssn", Type: "ssn"}, {Name: "note", Type: "text"},
 	})

@@ -18,6 +18,7 @@ const (
 	OpCheck          Op = "Check"
 	OpWrappedKeys    Op = "WrappedKeys"
 	OpAddWrappedKeys Op = "AddWrappedKeys"
+	OpCensus         Op = "Census"
 )
 
 // Fault is asked at each call whether it fails, and with which error; nil lets
@@ -145,6 +146,11 @@ func (s *FaultyShelf) AddWrappedKeys(ctx context.Context, keys []keystore.Wrappe
 		return struct{}{}, s.Shelf.AddWrappedKeys(ctx, keys)
 	})
 	return err
+}
+
+// Census implements keystore.Shelf.
+func (s *FaultyShelf) Census(ctx context.Context, namespace string) ([]keystore.KeyCount, error) {
+	return faulty(OpCensus, s.Before, s.After, func() ([]keystore.KeyCount, error) { return s.Shelf.Census(ctx, namespace) })
 }
 
 // faulty makes a call between two faults.

@@ -27,7 +27,7 @@ func keystoreRows() []row {
 	}
 }
 
-var allClasses = []keystore.Class{keystore.Data, keystore.Token, keystore.Index, keystore.Subject}
+var allClasses = keystore.Classes()
 
 // wantSame returns an error unless the keyrings have the same keys: what one
 // has sealed the other opens, and all else is equal.
@@ -58,7 +58,7 @@ func wantSameDigests(a, b *keystore.Keyring) error {
 			return fmt.Errorf("%v versions are %v and %v", class, av, bv)
 		}
 	}
-	for _, class := range []keystore.Class{keystore.Index, keystore.Subject} {
+	for _, class := range []keystore.Class{keystore.Index, keystore.Subject, keystore.Audit} {
 		aSum, _, aErr := a.MAC(class, "test", []byte("data"))
 		bSum, _, bErr := b.MAC(class, "test", []byte("data"))
 		if err := errors.Join(aErr, bErr); err != nil {
@@ -80,12 +80,12 @@ func wantSameDigests(a, b *keystore.Keyring) error {
 
 // wantKeyring returns the keyring of a new Keystore, as after a restart.
 func wantKeyring(ctx context.Context, b keystore.Backend, shelf keystore.Shelf, namespace string) (*keystore.Keyring, error) {
-	return keystore.New(b, shelf).Keyring(ctx, namespace)
+	return keystore.New(b, shelf, keystore.Options{}).Keyring(ctx, namespace)
 }
 
 func checkFirstUse(t *testing.T, h Harness) error {
 	ctx, shelf := t.Context(), new(MemoryShelf)
-	keys := keystore.New(h.newBackend(t), shelf)
+	keys := keystore.New(h.newBackend(t), shelf, keystore.Options{})
 	if err := errors.Join(keys.Check(ctx), wantShelf(ctx, shelf, "default")); err != nil {
 		return fmt.Errorf("before the first use: %w", err)
 	}
@@ -133,7 +133,7 @@ func checkRestart(t *testing.T, h Harness) error {
 
 func checkOneKeyring(t *testing.T, h Harness) error {
 	ctx, shelf := t.Context(), new(MemoryShelf)
-	keys := keystore.New(h.newBackend(t), shelf)
+	keys := keystore.New(h.newBackend(t), shelf, keystore.Options{})
 	rings := make([]*keystore.Keyring, 16)
 	err := inParallel(len(rings), func(i int) (err error) {
 		rings[i], err = keys.Keyring(ctx, "default")
@@ -182,7 +182,7 @@ func checkReplicas(t *testing.T, h Harness) error {
 
 func checkApart(t *testing.T, h Harness) error {
 	ctx, shelf := t.Context(), new(MemoryShelf)
-	keys := keystore.New(h.newBackend(t), shelf)
+	keys := keystore.New(h.newBackend(t), shelf, keystore.Options{})
 	a, err := keys.Keyring(ctx, "a")
 	if err != nil {
 		return err

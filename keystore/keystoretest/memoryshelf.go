@@ -12,22 +12,12 @@ import (
 // stored form. The zero MemoryShelf is empty and ready for use; it is safe for
 // concurrent use.
 type MemoryShelf struct {
-	mu   sync.Mutex
-	keys map[keyName][]byte
+	mu    sync.Mutex
+	keys  map[keystore.KeyID][]byte
+	taken map[keystore.KeyID]bool // those in keys, and those that were
 }
 
 var _ keystore.Shelf = (*MemoryShelf)(nil)
-
-// keyName is what is unique on a shelf.
-type keyName struct {
-	namespace string
-	class     keystore.Class
-	version   uint32
-}
-
-func nameOf(k keystore.WrappedKey) keyName {
-	return keyName{namespace: k.Namespace, class: k.Class, version: k.Version}
-}
 
 // WrappedKeys implements keystore.Shelf. The order of the result is random.
 func (s *MemoryShelf) WrappedKeys(ctx context.Context, namespace string) ([]keystore.WrappedKey, error) {
@@ -38,7 +28,7 @@ func (s *MemoryShelf) WrappedKeys(ctx context.Context, namespace string) ([]keys
 	defer s.mu.Unlock()
 	var keys []keystore.WrappedKey
 	for name, stored := range s.keys {
-		if name.namespace != namespace {
+		if name.Namespace != namespace {
 			continue
 		}
 		k, err := keystore.ParseWrappedKey(stored)
@@ -57,22 +47,59 @@ func (s *MemoryShelf) AddWrappedKeys(ctx context.Context, keys []keystore.Wrappe
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	add := make(map[keyName][]byte)
+	add := make(map[keystore.KeyID][]byte)
 	for _, k := range keys {
 		stored, err := k.AppendBinary(nil)
 		if err != nil {
 			return err
 		}
-		if s.keys[nameOf(k)] != nil || add[nameOf(k)] != nil {
+		if s.taken[k.ID()] || add[k.ID()] != nil {
 			return fmt.Errorf("%w: %v", keystore.ErrKeyExists, k)
 		}
-		add[nameOf(k)] = stored
+		add[k.ID()] = stored
 	}
 	if s.keys == nil {
-		s.keys = make(map[keyName][]byte)
+		s.keys, s.taken = make(map[keystore.KeyID][]byte), make(map[keystore.KeyID]bool)
 	}
 	for name, stored := range add {
-		s.keys[name] = stored
+		s.keys[name], s.taken[name] = stored, true
+	}
+	return nil
+}
+
+// Census implements keystore.Shelf. There are no records.
+func (s *MemoryShelf) Census(ctx context.Context, namespace string) ([]keystore.KeyCount, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var counts []keystore.KeyCount
+	for name := range s.taken {
+		if name.Namespace == namespace {
+			counts = append(counts, keystore.KeyCount{KeyID: name, Gone: s.keys[name] == nil})
+		}
+	}
+	return counts, nil
+}
+
+// Remove takes a key away, as a retirement does.
+func (s *MemoryShelf) Remove(id keystore.KeyID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keys, id)
+}
+
+// Replace puts keys in the place of those of the same names, as a rewrap does.
+func (s *MemoryShelf) Replace(changes []keystore.Rewrapping) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range changes {
+		stored, err := c.New.AppendBinary(nil)
+		if err != nil {
+			return err
+		}
+		s.keys[c.New.ID()] = stored
 	}
 	return nil
 }

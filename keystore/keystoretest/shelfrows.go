@@ -41,6 +41,7 @@ func shelfRows() []shelfRow {
 		{"keys are the caller's own", checkShelfAliases},
 		{"an ended context adds nothing", checkShelfContext},
 		{"one of many at once is first", checkShelfRace},
+		{"the census has every key", checkShelfCensus},
 	}
 }
 
@@ -75,7 +76,7 @@ func sorted(keys []keystore.WrappedKey) []keystore.WrappedKey {
 }
 
 func equalKeys(a, b keystore.WrappedKey) bool {
-	return nameOf(a) == nameOf(b) && a.Created.Equal(b.Created) && bytes.Equal(a.Wrapped, b.Wrapped)
+	return a.ID() == b.ID() && a.Created.Equal(b.Created) && bytes.Equal(a.Wrapped, b.Wrapped)
 }
 
 func checkShelfEmpty(ctx context.Context, shelf keystore.Shelf) error {
@@ -175,6 +176,29 @@ func checkShelfContext(ctx context.Context, shelf keystore.Shelf) error {
 	return errors.Join(
 		wantErr("AddWrappedKeys", err, context.Canceled),
 		wantShelf(ctx, shelf, "default"))
+}
+
+func checkShelfCensus(ctx context.Context, shelf keystore.Shelf) error {
+	keys := []keystore.WrappedKey{shelfKey("default", keystore.Data, 1, 1), shelfKey("default", keystore.Data, 3, 2), shelfKey("default", keystore.Token, 1, 3)}
+	if err := shelf.AddWrappedKeys(ctx, append(slices.Clone(keys), shelfKey("other", keystore.Data, 9, 4))); err != nil {
+		return err
+	}
+	counts, err := shelf.Census(ctx, "default")
+	if err != nil {
+		return err
+	}
+	if len(counts) != len(keys) {
+		return fmt.Errorf("the census has %d keys, want %d: %v", len(counts), len(keys), counts)
+	}
+	for _, k := range keys {
+		if !slices.Contains(counts, keystore.KeyCount{KeyID: k.ID()}) {
+			return fmt.Errorf("the census lacks an empty %v: %v", k, counts)
+		}
+	}
+	if counts, err := shelf.Census(ctx, "nobody"); err != nil || len(counts) != 0 {
+		return fmt.Errorf("the census of no namespace: %v, %w", counts, err)
+	}
+	return nil
 }
 
 func checkShelfRace(ctx context.Context, shelf keystore.Shelf) error {

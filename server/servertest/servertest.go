@@ -117,7 +117,7 @@ func Start(t testing.TB, o Options) *Instance {
 		profiles[p.Name] = p.Purposes
 	}
 	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), policy.Vocabulary{Actions: server.Actions(), Profiles: profiles}))(t)
-	keys := keystore.New(openBackend(t, dir, o), shelf{seen, log})
+	keys := keystore.New(openBackend(t, dir, o), shelf{seen, log}, keystore.Options{})
 	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
 	srv := must(server.New(server.Config{
 		TLS: &tls.Config{

@@ -1,0 +1,325 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrSealed says that the keys are out of reach: the backend has not confirmed
+// them for too long, or denies us. It comes with ErrUnavailable, since the same
+// call works once the backend confirms again.
+var ErrSealed = fmt.Errorf("keystore: sealed: %w", ErrUnavailable)
+
+// Options say how long keys are good for.
+type Options struct {
+	// Lease is how often the backend has to confirm the keys in memory, by
+	// unwrapping them anew. It also bounds how long a replica takes to notice
+	// keys that another has made. 0 stands for DefaultLease.
+	Lease time.Duration
+
+	// MaxOffline is how long a backend that is away is put up with, from the
+	// first confirmation that fails. 0 seals at once.
+	MaxOffline time.Duration
+
+	// Changed, if set, is called after each change of the state, in order and
+	// not at the same time; it must not block.
+	Changed func(Status)
+}
+
+// Defaults for Options. That of MaxOffline is up to the configuration, since 0
+// has a meaning of its own.
+const (
+	DefaultLease      = 30 * time.Second
+	DefaultMaxOffline = 15 * time.Minute
+)
+
+func (o Options) withDefaults() Options {
+	if o.Lease <= 0 {
+		o.Lease = DefaultLease
+	}
+	if o.MaxOffline < 0 {
+		o.MaxOffline = 0
+	}
+	if o.Changed == nil {
+		o.Changed = func(Status) {}
+	}
+	return o
+}
+
+// patience is how long a confirmation may take: a backend that hangs is away.
+func (o Options) patience() time.Duration { return min(max(o.Lease, time.Second), 10*time.Second) }
+
+// State says whether keys can be used.
+type State uint8
+
+// States.
+const (
+	Ready   State = iota // the backend has confirmed the keys
+	Offline              // the backend is away; the keys in memory are used, new ones can't be made
+	Sealed               // no key can be used
+)
+
+// String returns "ready", "offline" or "sealed".
+func (s State) String() string {
+	switch s {
+	case Ready:
+		return "ready"
+	case Offline:
+		return "offline"
+	case Sealed:
+		return "sealed"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Status is the state and how it came about.
+type Status struct {
+	State     State
+	Since     time.Time // when the state began
+	Confirmed time.Time // when the backend last confirmed; zero if it has not
+	Until     time.Time // when the keys will be sealed, if Offline goes on
+	Cause     error     // why it isn't Ready
+	Keys      int       // keys in memory, those in use by calls included
+}
+
+// lease is the state, and the clock that ends it.
+type lease struct {
+	mu     sync.Mutex
+	status Status
+	expiry *time.Timer // nil unless Run runs
+
+	// seal is ErrSealed with its cause while the Keystore is sealed.
+	seal atomic.Pointer[error]
+}
+
+func (l *lease) init() { l.status.Since = time.Now() }
+
+// sealed returns the error of a Keystore that is sealed, else nil.
+func (l *lease) sealed() error {
+	if err := l.seal.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Status returns the state now.
+func (s *Keystore) Status() Status {
+	s.lease.mu.Lock()
+	defer s.lease.mu.Unlock()
+	status := s.lease.status
+	status.Keys = int(s.memory.Load())
+	return status
+}
+
+// Check returns nil while the backend confirms the keys, else why it doesn't.
+// It asks nobody: Run does.
+//
+// Errors: ErrSealed, ErrUnavailable.
+func (s *Keystore) Check(context.Context) error {
+	status := s.Status()
+	switch status.State {
+	case Sealed:
+		return s.lease.sealed()
+	case Offline:
+		return fmt.Errorf("%w: keys are used until %s: %w", ErrUnavailable, status.Until.Format(time.RFC3339), status.Cause)
+	}
+	return nil
+}
+
+// Usable returns nil while there are keys to be used, be the backend away or
+// not.
+//
+// Errors: ErrSealed.
+func (s *Keystore) Usable(context.Context) error { return s.lease.sealed() }
+
+// Confirm has the backend confirm the keys now, rather than with the next
+// lease, and returns what it says. Where no keyring has been asked for yet, it
+// asks whether the backend can be used.
+//
+// Errors: ErrUnavailable, ErrDenied, ErrUnwrap, or that of ctx.
+func (s *Keystore) Confirm(ctx context.Context) error {
+	if err := s.lock(ctx); err != nil {
+		return fmt.Errorf("keystore: confirm: %w", err)
+	}
+	defer s.unlock()
+	bounded, cancel := context.WithTimeout(ctx, s.options.patience())
+	defer cancel()
+	rings, err := s.confirm(bounded)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("keystore: confirm: %w", ctx.Err()) // says nothing about the backend
+	}
+	s.settle(rings, err)
+	return err
+}
+
+// confirm unwraps all keys anew.
+func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, error) {
+	if len(s.known) == 0 {
+		return nil, s.backend.Check(ctx)
+	}
+	rings := make(map[string]*Keyring)
+	for namespace, known := range s.known {
+		// A shelf that can't be read says nothing about the backend: then the
+		// keys that were there before are confirmed.
+		next := *known
+		if wrapped, err := s.fetch(ctx, namespace); err == nil {
+			next.wrapped = wrapped
+		}
+		if census, err := s.shelf.Census(ctx, namespace); err == nil {
+			next.uses = s.countUses(namespace, census)
+		}
+		next.read = time.Now()
+		ring, err := s.unwrap(ctx, namespace, next.wrapped, next.uses, nil, nil)
+		if err != nil {
+			return nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
+		}
+		rings[namespace], s.known[namespace] = ring, &next
+	}
+	return rings, nil
+}
+
+// Run has the backend confirm the keys until ctx ends, and seals them when it
+// doesn't.
+func (s *Keystore) Run(ctx context.Context) {
+	s.lease.mu.Lock()
+	s.lease.expiry = time.AfterFunc(s.bound(), s.expire)
+	s.lease.mu.Unlock()
+	defer func() {
+		s.lease.mu.Lock()
+		s.lease.expiry.Stop()
+		s.lease.mu.Unlock()
+	}()
+	const first, last = 100 * time.Millisecond, 5 * time.Second
+	again := first
+	for {
+		wait := s.options.Lease
+		if s.Status().State != Ready {
+			wait = min(again, s.options.Lease)
+			again = min(2*again, last)
+		} else {
+			again = first
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		_ = s.Confirm(ctx) // the status tells
+		if s.Status().State == Sealed {
+			s.collect()
+		}
+	}
+}
+
+// bound is how long after a confirmation the keys are good at the very most,
+// whatever becomes of the one that asks for the next.
+func (s *Keystore) bound() time.Duration {
+	return s.options.Lease + s.options.patience() + s.options.MaxOffline
+}
+
+// settle draws the consequences of a confirmation.
+func (s *Keystore) settle(rings map[string]*Keyring, err error) {
+	s.lease.mu.Lock()
+	defer s.lease.mu.Unlock()
+	now := time.Now()
+	switch {
+	case err == nil:
+		s.lease.seal.Store(nil)
+		s.replace(rings)
+		s.lease.status.Confirmed = now
+		s.enter(Status{State: Ready})
+		s.expireAfter(s.bound())
+	case errors.Is(err, ErrDenied), errors.Is(err, ErrUnwrap):
+		s.sealKeys(err)
+	case s.lease.status.State == Ready && s.options.MaxOffline > 0:
+		until := now.Add(s.options.MaxOffline)
+		s.enter(Status{State: Offline, Until: until, Cause: err})
+		s.expireAfter(s.options.MaxOffline)
+	case s.lease.status.State == Ready:
+		s.sealKeys(err)
+	default: // as it was; the clock ticks
+		s.lease.status.Cause = err
+	}
+}
+
+// expireAfter sets the clock that seals. The caller holds lease.mu.
+func (s *Keystore) expireAfter(d time.Duration) {
+	if s.lease.expiry != nil {
+		s.lease.expiry.Reset(d)
+	}
+}
+
+// expire seals the keys since they have not been confirmed in time.
+func (s *Keystore) expire() {
+	s.lease.mu.Lock()
+	defer s.lease.mu.Unlock()
+	status := s.lease.status
+	if status.State == Ready && time.Since(status.Confirmed) < s.bound() {
+		return // confirmed at the last moment
+	}
+	cause := status.Cause
+	if cause == nil {
+		cause = fmt.Errorf("%w: keys not confirmed in time", ErrUnavailable)
+	}
+	s.sealKeys(cause)
+}
+
+// sealKeys forgets all keyrings. The caller holds lease.mu.
+func (s *Keystore) sealKeys(cause error) {
+	if s.lease.status.State == Sealed {
+		s.lease.status.Cause = cause
+		return
+	}
+	sealed := fmt.Errorf("%w: %w", ErrSealed, cause)
+	s.lease.seal.Store(&sealed)
+	s.rings.Store(&map[string]*Keyring{})
+	s.enter(Status{State: Sealed, Cause: cause})
+	go s.collect()
+}
+
+// collect has keys that nobody points to found, and so wiped, now rather than
+// whenever memory runs short.
+func (s *Keystore) collect() {
+	if s.memory.Load() == 0 {
+		return
+	}
+	runtime.GC()         // queues the cleanups, which wipe
+	debug.FreeOSMemory() // gives what they leave, and copies in buffers, back to the system
+}
+
+// enter changes the state. The caller holds lease.mu.
+func (s *Keystore) enter(next Status) {
+	status := &s.lease.status
+	if next.State == status.State {
+		return
+	}
+	next.Since, next.Confirmed = time.Now(), status.Confirmed
+	*status = next
+	s.options.Changed(next)
+}
+
+// publish gives out keyrings beside those that are given out already, unless
+// the Keystore has been sealed since they were read.
+func (s *Keystore) publish(rings map[string]*Keyring) error {
+	s.lease.mu.Lock()
+	defer s.lease.mu.Unlock()
+	if err := s.lease.sealed(); err != nil {
+		return err
+	}
+	s.replace(rings)
+	return nil
+}
+
+// replace gives out keyrings. The caller holds lease.mu.
+func (s *Keystore) replace(rings map[string]*Keyring) {
+	all := maps.Clone(*s.rings.Load())
+	maps.Copy(all, rings)
+	s.rings.Store(&all)
+}

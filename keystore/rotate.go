@@ -1,0 +1,123 @@
+package keystore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+)
+
+// NewVersion makes a key of the class, of the version that comes after all
+// that the namespace has or ever had, and returns it wrapped. It becomes the
+// active one once the caller has put it on the shelf and called Reload; if that
+// fails, or never comes to pass, nothing has changed.
+//
+// Errors: ErrClass, ErrSealed, ErrUnavailable, ErrDenied, that of the Shelf, or
+// that of ctx.
+func (s *Keystore) NewVersion(ctx context.Context, namespace string, class Class) (WrappedKey, error) {
+	if !class.valid() {
+		return WrappedKey{}, fmt.Errorf("%w: new version of %v", ErrClass, class)
+	}
+	if err := s.lease.sealed(); err != nil {
+		return WrappedKey{}, err
+	}
+	census, err := s.shelf.Census(ctx, namespace)
+	if err != nil {
+		return WrappedKey{}, fmt.Errorf("keystore: read the census: %w", err)
+	}
+	id := KeyID{Namespace: namespace, Class: class, Version: 1}
+	for _, c := range census {
+		if c.Class == class && c.Version >= id.Version {
+			id.Version = c.Version + 1
+		}
+	}
+	if id.Version == 0 {
+		return WrappedKey{}, fmt.Errorf("%w: no version is left", ErrKeyExists)
+	}
+	k, err := s.wrapNew(ctx, id)
+	if err != nil {
+		return WrappedKey{}, fmt.Errorf("keystore: %w", err)
+	}
+	return k, nil
+}
+
+// Rewrap returns what is to be replaced on the shelf so that all keys of a
+// namespace are wrapped under the newest version of the root key; nothing if
+// they are. The keys stay as they are, and so does the keyring.
+//
+// Errors: ErrSealed, ErrUnavailable, ErrDenied, ErrUnwrap, that of the Shelf, or
+// that of ctx.
+func (s *Keystore) Rewrap(ctx context.Context, namespace string) ([]Rewrapping, error) {
+	if err := s.lease.sealed(); err != nil {
+		return nil, err
+	}
+	wrapped, err := s.shelf.WrappedKeys(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: read wrapped keys: %w", err)
+	}
+	var changes []Rewrapping
+	for _, k := range wrapped {
+		again := k
+		if again.Wrapped, err = s.backend.Rewrap(ctx, k.Wrapped, k.Label()); err != nil {
+			return nil, fmt.Errorf("keystore: rewrap %v: %w", k, err)
+		}
+		if bytes.Equal(again.Wrapped, k.Wrapped) {
+			continue
+		}
+		// What doesn't open must not take the place of what does.
+		key, err := s.backend.Unwrap(ctx, again.Wrapped, again.Label())
+		if err != nil {
+			return nil, fmt.Errorf("keystore: rewrapped %v: %w", k, err)
+		}
+		clear(key)
+		changes = append(changes, Rewrapping{Old: k, New: again})
+	}
+	return changes, nil
+}
+
+// ShelvedKey is a key as it lies on the shelf, with what is under it.
+type ShelvedKey struct {
+	WrappedKey
+	RootVersion uint32 // of the root key that it is wrapped under
+	Active      bool   // the newest of its class
+	Count       KeyCount
+}
+
+// Keys returns the keys of a namespace, in the order of classes and versions.
+// It needs no backend, so it also works while the Keystore is sealed.
+//
+// Errors: ErrUnwrap for wrapped keys that can't be such, that of the Shelf, or
+// that of ctx.
+func (s *Keystore) Keys(ctx context.Context, namespace string) ([]ShelvedKey, error) {
+	wrapped, err := s.shelf.WrappedKeys(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: read wrapped keys: %w", err)
+	}
+	census, err := s.shelf.Census(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("keystore: read the census: %w", err)
+	}
+	counts := make(map[KeyID]KeyCount, len(census))
+	for _, c := range census {
+		counts[c.KeyID] = c
+	}
+	sortKeys(wrapped)
+	keys := make([]ShelvedKey, len(wrapped))
+	for i, k := range wrapped {
+		version, err := s.backend.RootVersion(k.Wrapped)
+		if err != nil {
+			return nil, fmt.Errorf("keystore: %v: %w", k, err)
+		}
+		last := i+1 == len(wrapped) || wrapped[i+1].Class != k.Class
+		keys[i] = ShelvedKey{WrappedKey: k, RootVersion: version, Active: last, Count: counts[k.ID()]}
+	}
+	return keys, nil
+}
+
+// sortKeys sorts keys by class and version.
+func sortKeys(keys []WrappedKey) {
+	slices.SortFunc(keys, func(a, b WrappedKey) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Version, b.Version))
+	})
+}
