@@ -96,9 +96,8 @@ type Keystore struct {
 // namespaceKeys is what a Keystore keeps of a namespace whose keyring it has
 // once given out, sealed or not.
 type namespaceKeys struct {
-	wrapped []WrappedKey              // as they were on the shelf when last read
+	wrapped []WrappedKey              // as they were on the shelf when last read, in order
 	uses    map[uint32]*atomic.Uint64 // of data keys, by version
-	read    time.Time
 }
 
 // New returns a Keystore on the backend and the shelf, neither of which may be
@@ -161,15 +160,11 @@ func (s *Keystore) Reload(ctx context.Context, namespace string) error {
 	return err
 }
 
-// newerPeriod is how often Newer reads the shelf at most, for a namespace:
-// anybody can make up a version that nobody knows.
-const newerPeriod = time.Second
-
 // Newer returns the keyring that a namespace has after the one given: for who
 // has met a version that is not in it, and that another replica may have made
-// since, or who was refused a version that it has. It reloads the keys unless
-// that has been done within the last second. If there is no other keyring, it
-// returns the one given.
+// since, or who was refused a version that it has. It looks at the shelf, and
+// asks the backend only for keys that are new there: anybody can make up a
+// version that nobody knows. If nothing has changed, it returns the one given.
 //
 // Errors: those of Keyring.
 func (s *Keystore) Newer(ctx context.Context, ring *Keyring) (*Keyring, error) {
@@ -178,10 +173,18 @@ func (s *Keystore) Newer(ctx context.Context, ring *Keyring) (*Keyring, error) {
 	}
 	return s.locked(ctx, ring.namespace, func() (*Keyring, error) {
 		now := (*s.rings.Load())[ring.namespace]
-		if known := s.known[ring.namespace]; now == nil || now == ring && time.Since(known.read) >= newerPeriod {
-			return s.load(ctx, ring.namespace)
+		if now != nil && now != ring {
+			return now, nil
 		}
-		return now, nil
+		wrapped, err := s.shelf.WrappedKeys(ctx, ring.namespace)
+		if err != nil {
+			return nil, fmt.Errorf("read wrapped keys: %w", err)
+		}
+		sortKeys(wrapped)
+		if known := s.known[ring.namespace]; now != nil && slices.EqualFunc(known.wrapped, wrapped, WrappedKey.equal) {
+			return now, nil
+		}
+		return s.load(ctx, ring.namespace)
 	})
 }
 
@@ -233,7 +236,7 @@ func (s *Keystore) load(ctx context.Context, namespace string) (*Keyring, error)
 	if err := s.publish(map[string]*Keyring{namespace: ring}); err != nil {
 		return nil, err
 	}
-	s.known[namespace] = &namespaceKeys{wrapped: wrapped, uses: uses, read: time.Now()}
+	s.known[namespace] = &namespaceKeys{wrapped: wrapped, uses: uses}
 	return ring, nil
 }
 
@@ -254,6 +257,7 @@ func (s *Keystore) fetch(ctx context.Context, namespace string) ([]WrappedKey, e
 			return nil, fmt.Errorf("read wrapped keys: %w", err)
 		}
 	}
+	sortKeys(wrapped)
 	return wrapped, checkShelf(namespace, wrapped)
 }
 

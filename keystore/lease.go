@@ -175,7 +175,6 @@ func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, error) {
 		if census, err := s.shelf.Census(ctx, namespace); err == nil {
 			next.uses = s.countUses(namespace, census)
 		}
-		next.read = time.Now()
 		ring, err := s.unwrap(ctx, namespace, next.wrapped, next.uses, nil, nil)
 		if err != nil {
 			return nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)

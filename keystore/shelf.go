@@ -13,6 +13,10 @@ var (
 	// been retired or lost.
 	ErrKeyExists = errors.New("keystore: key version exists")
 
+	// ErrKeyChanged says that a wrapped key is no longer what it was when it was
+	// read: somebody else has rewrapped it.
+	ErrKeyChanged = errors.New("keystore: wrapped key changed since")
+
 	// ErrKeyInUse says that a key can't be retired: it is the active one of its
 	// class, or something is still stored under it, or its class is one whose
 	// keys are never retired.

@@ -83,6 +83,42 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 	return r, nil
 }
 
+// ParseRecordKeys returns the keys that a stored record is under: the data key
+// that seals it and the token key that made its token. It looks no further, so
+// it is cheaper than ParseRecord, and finds less damage.
+func ParseRecordKeys(id uint64, b []byte) (data, token keystore.KeyID, err error) {
+	p := parser{rest: b}
+	p.bad = p.take(1)[0] != recordFormat
+	p.take(4)
+	p.take(8)
+	data, token = keystore.KeyID{Class: keystore.Data}, keystore.KeyID{Class: keystore.Token}
+	data.Version, token.Version = p.version(), p.version()
+	data.Namespace = string(p.field())
+	token.Namespace = data.Namespace
+	if p.bad {
+		return data, token, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
+	}
+	return data, token, nil
+}
+
+// DataKey names the data key that seals the record.
+func (r Record) DataKey() keystore.KeyID {
+	return keystore.KeyID{Namespace: r.Namespace, Class: keystore.Data, Version: r.KeyVersion}
+}
+
+// TokenKey names the token key that made the record's token.
+func (r Record) TokenKey() keystore.KeyID {
+	return keystore.KeyID{Namespace: r.Namespace, Class: keystore.Token, Version: r.TokenVersion}
+}
+
+// Ciphertexts returns how many times its data key has sealed for the record.
+func (r Record) Ciphertexts() uint64 {
+	if len(r.Metadata) == 0 {
+		return 1
+	}
+	return 2
+}
+
 // appendField appends a byte string with its length before it.
 func appendField[T string | []byte](dst []byte, s T) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))

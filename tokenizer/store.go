@@ -63,6 +63,10 @@ type Store interface {
 
 	// Commit makes all of the unit durable, or none of it.
 	//
+	// A unit whose records are under a key that is not stored, because it has
+	// been retired since, is refused with keystore.ErrKeyVersion: seal anew. So a
+	// key that is retired has nothing under it, ever.
+	//
 	// When Commit returns nil, the unit MUST survive a crash of the process
 	// and of the machine, and every later read, by any process, MUST see it.
 	// When it returns ErrUnavailable, the unit may turn out to be durable after
@@ -78,15 +82,32 @@ type Store interface {
 	// goes on and the error is ErrUnavailable: the store then keeps the unit,
 	// which must not be changed, and may yet call its Event.
 	//
-	// Errors: ErrUnavailable, ErrIDTaken, keystore.ErrKeyExists, that of ctx,
-	// or another for a unit that is against the rules below.
+	// Errors: ErrUnavailable, ErrIDTaken, keystore.ErrKeyVersion, ErrKeyExists,
+	// ErrKeyChanged and ErrKeyInUse, that of ctx, or another for a unit that is
+	// against the rules below.
 	Commit(ctx context.Context, unit Unit) (Outcome, error)
+
+	// Outdated goes through the records with ids above after, in order, and
+	// returns up to limit of those of the namespace whose data key is not of the
+	// version. next is where to go on: how far it has looked, which is further
+	// than after even if it found none; 0 when there are no more records.
+	// Records that can't be read are passed over; the census counts them.
+	//
+	// Errors: ErrUnavailable, or that of ctx.
+	Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (records []Record, next uint64, err error)
 
 	// WrappedKeys returns the wrapped keys of a namespace, all classes and
 	// versions, in any order; none is not an error.
 	//
 	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	WrappedKeys(ctx context.Context, namespace string) ([]keystore.WrappedKey, error)
+
+	// Census returns how many records are under each key version that the
+	// namespace has or ever had, in any order. It is exact: it changes with the
+	// units that it counts.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	Census(ctx context.Context, namespace string) ([]keystore.KeyCount, error)
 
 	// LogID names the audit log to which Commit of this store appends. It is
 	// chosen at random when the log is made and never changes.
@@ -120,9 +141,22 @@ type Unit struct {
 	// Claims are conditional entries, settled in order inside the commit.
 	Claims []Claim
 
-	// Keys are wrapped keys to add. If the version of any is taken, the whole
-	// unit fails with keystore.ErrKeyExists.
+	// Updates replace records, each if it is still what it was.
+	Updates []Update
+
+	// Keys are wrapped keys to add. If the version of any is or ever was taken,
+	// the whole unit fails with keystore.ErrKeyExists.
 	Keys []keystore.WrappedKey
+
+	// Rewraps replace wrapped keys. If any is no longer what it was, the whole
+	// unit fails with keystore.ErrKeyChanged.
+	Rewraps []keystore.Rewrapping
+
+	// Retire are keys to take away for good. If any is not there, the whole
+	// unit fails with keystore.ErrKeyVersion; if any is the newest of its class,
+	// or has records under it, or is an audit key, which events name for ever,
+	// with keystore.ErrKeyInUse.
+	Retire []keystore.KeyID
 
 	// Event returns the body of the audit event, given the outcome. It is
 	// required. It is called inside the commit, perhaps more than once (the
@@ -130,6 +164,16 @@ type Unit struct {
 	// at least one byte, which the caller doesn't change afterwards.
 	Event func(Outcome) []byte
 }
+
+// Empty says whether the unit changes nothing but the log.
+func (u *Unit) Empty() bool {
+	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Keys)+len(u.Rewraps)+len(u.Retire) == 0
+}
+
+// Update replaces a record. Old is the record as it was read; if another unit
+// has changed it since, the update is left out and the rest of the unit goes
+// on. ID, Namespace, Profile and TokenVersion of the two are the same.
+type Update struct{ Old, New Record }
 
 // Claim is a conditional entry: the first to claim a key holds it.
 type Claim struct {
@@ -160,4 +204,9 @@ type Outcome struct {
 	// won, else the value of the earlier claim that holds the key. It is nil
 	// for a unit without claims.
 	Held [][]byte
+
+	// Stale has an element for each update of the unit: whether it was left out
+	// since the record was no longer what it had been. It is nil for a unit
+	// without updates.
+	Stale []bool
 }

@@ -2,7 +2,6 @@ package tokenizer
 
 import (
 	"encoding/binary"
-	"errors"
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer/format"
@@ -29,13 +28,11 @@ func sealID(ring *keystore.Keyring, r Record) Token {
 }
 
 // openID returns what a token holds. A token that no key of ours made is
-// ErrTokenNotFound: its form is right, so somebody made it up.
+// ErrTokenNotFound: its form is right, so somebody made it up. One that names a
+// version which the ring doesn't have is keystore.ErrKeyVersion.
 func openID(ring *keystore.Keyring, ref Reference) (id uint64, check [4]byte, err error) {
 	block := ref.block
 	if err := ring.Unpermute(ref.version, &block); err != nil {
-		if errors.Is(err, keystore.ErrKeyVersion) {
-			return 0, check, ErrTokenNotFound
-		}
 		return 0, check, err
 	}
 	if [4]byte(block[12:]) != blockTag {

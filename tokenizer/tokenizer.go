@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coatcheck/coatcheck/keystore"
@@ -204,6 +205,15 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Refere
 		return Value{}, err
 	}
 	id, check, err := openID(ring, ref)
+	if errors.Is(err, keystore.ErrKeyVersion) {
+		if ring, err = t.keys.Newer(ctx, ring); err != nil {
+			return Value{}, err
+		}
+		id, check, err = openID(ring, ref)
+	}
+	if errors.Is(err, keystore.ErrKeyVersion) {
+		return Value{}, ErrTokenNotFound
+	}
 	if err != nil {
 		return Value{}, err
 	}
@@ -217,6 +227,11 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Refere
 	if record.Check != check || record.Namespace != namespace || record.Profile != ref.Profile.Name {
 		return Value{}, ErrTokenNotFound
 	}
+	if !slices.Contains(ring.Versions(keystore.Data), record.KeyVersion) {
+		if ring, err = t.keys.Newer(ctx, ring); err != nil {
+			return Value{}, err
+		}
+	}
 	value, err := record.open(ring, record.Value, partValue)
 	if err != nil {
 		return Value{}, err
@@ -229,15 +244,17 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Refere
 
 // Digest returns a keyed digest by which the audit trail names a token:
 // whoever has the token and the keyring can find its events, and nobody can
-// get from the digest to the token. The form is <key version>:<32 hex digits>.
+// get from the digest to the token. The form is a<key version>:<32 hex digits>,
+// of an audit key. Events from before there were audit keys have no a, and
+// their digests are under the index key of the version.
 func (t *Tokenizer) Digest(ctx context.Context, namespace string, token Token) (string, error) {
 	ring, err := t.keys.Keyring(ctx, namespace)
 	if err != nil {
 		return "", err
 	}
-	sum, version, err := ring.MAC(keystore.Index, "audit token", []byte(token))
+	sum, version, err := ring.MAC(keystore.Audit, "audit token", []byte(token))
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d:%x", version, sum[:16]), nil
+	return fmt.Sprintf("a%d:%x", version, sum[:16]), nil
 }

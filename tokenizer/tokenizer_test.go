@@ -22,9 +22,12 @@ const namespace = "default"
 // kit is a Tokenizer with a real store and real keys.
 type kit struct {
 	*tokenizer.Tokenizer
-	store *boltstore.Store
-	keys  *keystore.Keystore
+	store   *boltstore.Store
+	backend keystore.Backend
+	keys    *keystore.Keystore
 }
+
+var profiles = []tokenizer.Profile{{Name: "card", Type: "card-number"}, {Name: "ssn", Type: "ssn"}, {Name: "note", Type: "text"}}
 
 // shelf keeps wrapped keys in the store.
 type shelf struct{ *boltstore.Store }
@@ -52,13 +55,11 @@ func newKit(t testing.TB) kit {
 		t.Fatal(err)
 	}
 	keys := keystore.New(backend, shelf{store}, keystore.Options{})
-	tok, err := tokenizer.New(keys, store, []tokenizer.Profile{
-		{Name: "card", Type: "card-number"}, {Name: "ssn", Type: "ssn"}, {Name: "note", Type: "text"},
-	})
+	tok, err := tokenizer.New(keys, store, profiles)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return kit{tok, store, keys}
+	return kit{tok, store, backend, keys}
 }
 
 // tokenize makes a token and commits it.
@@ -216,6 +217,9 @@ func TestCiphertextsCanNotBeMoved(t *testing.T) {
 					t.Fatal(err)
 				}
 				tokens = append(tokens, made.Token)
+			}
+			for _, class := range []keystore.Class{keystore.Data, keystore.Token} {
+				k.addVersion(t, class) // so that there is another version
 			}
 			tamper(&unit.Records[0], &unit.Records[1])
 			unit.Event = event

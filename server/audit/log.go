@@ -22,12 +22,13 @@ func NewLog(store tokenizer.Store, segments *Segments) *Log {
 // brings no Event of its own.
 //
 // Errors: those of tokenizer.Store.Commit.
-func (l *Log) Commit(ctx context.Context, unit tokenizer.Unit, event *Event) error {
+func (l *Log) Commit(ctx context.Context, unit tokenizer.Unit, event *Event) (tokenizer.Outcome, error) {
 	body := event.Body()
 	unit.Event = func(tokenizer.Outcome) []byte { return body }
-	if _, err := l.store.Commit(ctx, unit); err != nil {
-		return err
+	outcome, err := l.store.Commit(ctx, unit)
+	if err != nil {
+		return outcome, err
 	}
 	l.segments.Wake()
-	return nil
+	return outcome, nil
 }

@@ -211,7 +211,7 @@ func (s *Store) transact(group []*write) error {
 				return w.err
 			}
 		}
-		if err := g.insertRecords(); err != nil {
+		if err := g.finish(); err != nil {
 			return err
 		}
 		if !s.ids.low() {
@@ -245,5 +245,12 @@ var errUnit = errors.New("boltstore: the unit can't be stored")
 // unitFault says whether an error of settle is the unit's own. Nothing of such
 // a unit has been put into the transaction.
 func unitFault(err error) bool {
-	return errors.Is(err, keystore.ErrKeyExists) || errors.Is(err, tokenizer.ErrIDTaken) || errors.Is(err, errUnit)
+	for _, fault := range []error{
+		keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, keystore.ErrKeyVersion, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, errUnit,
+	} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }

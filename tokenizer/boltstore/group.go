@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 // txGroup is a group of units in their transaction.
 type txGroup struct {
 	records, claims, keys, log *bbolt.Bucket
+	counts                     counts
 
 	head     tokenizer.Hash // of the last entry of the log
 	sequence uint64         // of the last entry
@@ -26,13 +28,14 @@ type txGroup struct {
 type insert struct {
 	id     uint64
 	stored []byte
+	record tokenizer.Record
 }
 
 func newGroup(tx *bbolt.Tx) (*txGroup, error) {
 	g := &txGroup{
 		records: tx.Bucket(recordsBucket), claims: tx.Bucket(claimsBucket),
 		keys: tx.Bucket(keysBucket), log: tx.Bucket(logBucket),
-		ids: make(map[uint64]struct{}),
+		counts: newCounts(tx), ids: make(map[uint64]struct{}),
 	}
 	// The end of the log is read anew each time: a transaction that was
 	// thought to have failed may have taken effect.
@@ -49,51 +52,103 @@ func newGroup(tx *bbolt.Tx) (*txGroup, error) {
 	return g, nil
 }
 
-// settle decides what becomes of a unit and puts it into the transaction,
+// settle decides what becomes of a unit and puts it into the transaction, new
 // records apart. Until the first Put nothing is changed, so that a unit that
 // fails leaves no trace.
 func (g *txGroup) settle(unit tokenizer.Unit) (tokenizer.Outcome, error) {
-	keys, err := g.checkKeys(unit.Keys)
-	if err != nil {
-		return tokenizer.Outcome{}, err
-	}
-	outcome := tokenizer.Outcome{Sequence: g.sequence + 1, Held: g.held(unit.Claims)}
-	records, err := g.checkRecords(unit, outcome.Held)
+	plan, outcome, err := g.plan(unit)
 	if err != nil {
 		return tokenizer.Outcome{}, err
 	}
 	body, err := eventBody(unit, outcome)
 	if err != nil {
-		g.forget(records)
+		g.forget(plan.inserts)
 		return tokenizer.Outcome{}, err
 	}
-	for name, stored := range keys {
+	if err := g.apply(unit, plan, outcome); err != nil {
+		return tokenizer.Outcome{}, err
+	}
+	return outcome, g.appendEntry(body)
+}
+
+// plan is what a unit will write: stored forms, ready to be put.
+type plan struct {
+	keys    map[string][]byte // added and rewrapped, by name
+	inserts []insert
+	updates []insert // nil stored: left out
+}
+
+// plan decides what becomes of a unit, and changes nothing but the ids that are
+// taken.
+func (g *txGroup) plan(unit tokenizer.Unit) (p plan, outcome tokenizer.Outcome, err error) {
+	if p.keys, err = g.checkKeys(unit.Keys); err != nil {
+		return plan{}, outcome, err
+	}
+	if err := g.checkRewraps(unit.Rewraps, p.keys); err != nil {
+		return plan{}, outcome, err
+	}
+	if err := g.checkRetire(unit); err != nil {
+		return plan{}, outcome, err
+	}
+	if p.updates, outcome.Stale, err = g.checkUpdates(unit.Updates); err != nil {
+		return plan{}, outcome, err
+	}
+	outcome.Sequence, outcome.Held = g.sequence+1, g.held(unit.Claims)
+	p.inserts, err = g.checkRecords(unit, outcome.Held)
+	return p, outcome, err
+}
+
+// apply puts what was planned into the transaction, new records apart.
+func (g *txGroup) apply(unit tokenizer.Unit, p plan, outcome tokenizer.Outcome) error {
+	for name, stored := range p.keys {
 		if err := g.keys.Put([]byte(name), stored); err != nil {
-			return tokenizer.Outcome{}, err
+			return err
 		}
+	}
+	for _, k := range unit.Keys {
+		g.counts.add(k.ID())
 	}
 	for i, c := range unit.Claims {
 		if outcome.Held[i] == nil {
 			if err := g.claims.Put(c.Key, c.Value); err != nil {
-				return tokenizer.Outcome{}, err
+				return err
 			}
 		}
 	}
-	g.inserts = append(g.inserts, records...)
-	return outcome, g.appendEntry(body)
+	for i, u := range p.updates {
+		if u.stored == nil {
+			continue
+		}
+		g.counts.updated(unit.Updates[i])
+		if err := g.records.Put(idKey(u.id), u.stored); err != nil {
+			return err
+		}
+	}
+	for _, r := range p.inserts {
+		g.counts.inserted(r.record)
+	}
+	g.inserts = append(g.inserts, p.inserts...)
+	for _, id := range unit.Retire {
+		if err := g.keys.Delete(keyName(id)); err != nil {
+			return err
+		}
+		g.counts.rows[id].exists = false
+	}
+	return nil
 }
 
 // checkKeys returns the stored forms of the keys by their names. It refuses a
 // unit one of whose key versions is taken.
 func (g *txGroup) checkKeys(keys []keystore.WrappedKey) (map[string][]byte, error) {
-	if len(keys) == 0 {
-		return nil, nil
-	}
-	forms := make(map[string][]byte, len(keys))
+	forms := make(map[string][]byte)
 	for _, k := range keys {
-		name := keyName(k)
-		if forms[string(name)] != nil || g.keys.Get(name) != nil {
-			return nil, keystore.ErrKeyExists
+		name := keyName(k.ID())
+		row, err := g.counts.row(k.ID())
+		if err != nil {
+			return nil, err
+		}
+		if forms[string(name)] != nil || row != nil {
+			return nil, fmt.Errorf("%w: %v", keystore.ErrKeyExists, k)
 		}
 		stored, err := k.AppendBinary(nil)
 		if err != nil {
@@ -102,6 +157,89 @@ func (g *txGroup) checkKeys(keys []keystore.WrappedKey) (map[string][]byte, erro
 		forms[string(name)] = stored
 	}
 	return forms, nil
+}
+
+// checkRewraps adds the stored forms of the new keys to forms. It refuses a unit
+// one of whose old keys is not as it was.
+func (g *txGroup) checkRewraps(changes []keystore.Rewrapping, forms map[string][]byte) error {
+	for _, c := range changes {
+		name := keyName(c.Old.ID())
+		before, err := c.Old.AppendBinary(nil)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUnit, err)
+		}
+		after, err := c.New.AppendBinary(nil)
+		if err != nil || c.New.ID() != c.Old.ID() || !c.New.Created.Equal(c.Old.Created) || forms[string(name)] != nil {
+			return fmt.Errorf("%w: not a rewrapping of %v", errUnit, c.Old)
+		}
+		if !bytes.Equal(g.keys.Get(name), before) {
+			return fmt.Errorf("%w: %v", keystore.ErrKeyChanged, c.Old)
+		}
+		forms[string(name)] = after
+	}
+	return nil
+}
+
+// checkRetire refuses a unit that would take away a key which is needed.
+func (g *txGroup) checkRetire(unit tokenizer.Unit) error {
+	if len(unit.Retire) == 0 {
+		return nil
+	}
+	if len(unit.Retire) > 1 || len(unit.Records)+len(unit.Updates)+len(unit.Keys)+len(unit.Rewraps) > 0 {
+		// What such a unit would leave behind would depend on an order.
+		return fmt.Errorf("%w: it retires a key and does something else", errUnit)
+	}
+	id := unit.Retire[0]
+	if err := g.counts.usable(id); err != nil {
+		return err
+	}
+	active := true
+	prefix := append(keysPrefix(id.Namespace), byte(id.Class))
+	cursor := g.keys.Cursor()
+	for name, _ := cursor.Seek(keyName(id)); bytes.HasPrefix(name, prefix); name, _ = cursor.Next() {
+		active = bytes.Equal(name, keyName(id)) // unless another follows
+	}
+	if active || id.Class == keystore.Audit || g.counts.rows[id].records > 0 {
+		return fmt.Errorf("%w: %v", keystore.ErrKeyInUse, id)
+	}
+	return nil
+}
+
+// checkUpdates returns the stored forms of the new records, and which updates
+// are left out since the record is no longer what it was.
+func (g *txGroup) checkUpdates(updates []tokenizer.Update) (forms []insert, stale []bool, err error) {
+	if len(updates) == 0 {
+		return nil, nil, nil
+	}
+	forms, stale = make([]insert, len(updates)), make([]bool, len(updates))
+	seen, leave := make(map[uint64]bool, len(updates)), make(map[keystore.KeyID]uint64)
+	for i, u := range updates {
+		if u.Old.ID != u.New.ID || u.Old.Namespace != u.New.Namespace || u.Old.Profile != u.New.Profile ||
+			u.Old.TokenVersion != u.New.TokenVersion || seen[u.Old.ID] {
+			return nil, nil, fmt.Errorf("%w: not an update of record %d", errUnit, u.Old.ID)
+		}
+		seen[u.Old.ID] = true
+		before, err := u.Old.AppendBinary(nil)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", errUnit, err)
+		}
+		if stale[i] = !bytes.Equal(g.records.Get(idKey(u.Old.ID)), before); stale[i] {
+			continue
+		}
+		if err := g.counts.usable(u.New.DataKey()); err != nil {
+			return nil, nil, err
+		}
+		from, err := g.counts.row(u.Old.DataKey())
+		if leave[u.Old.DataKey()]++; err != nil || from == nil || from.records < leave[u.Old.DataKey()] {
+			return nil, nil, fmt.Errorf("%w: the census has too few records under %v", tokenizer.ErrDamaged, u.Old.DataKey())
+		}
+		after, err := u.New.AppendBinary(nil)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", errUnit, err)
+		}
+		forms[i] = insert{id: u.New.ID, stored: after}
+	}
+	return forms, stale, nil
 }
 
 // held returns for each claim the value that it loses to, or nil.
@@ -151,8 +289,13 @@ func (g *txGroup) checkRecords(unit tokenizer.Unit, held [][]byte) (inserts []in
 		if err != nil {
 			return inserts, fmt.Errorf("%w: %w", errUnit, err)
 		}
+		for _, key := range [...]keystore.KeyID{r.DataKey(), r.TokenKey()} {
+			if err := g.counts.usable(key); err != nil {
+				return inserts, err
+			}
+		}
 		g.ids[r.ID] = struct{}{}
-		inserts = append(inserts, insert{r.ID, stored})
+		inserts = append(inserts, insert{r.ID, stored, r})
 	}
 	return inserts, nil
 }
@@ -164,9 +307,12 @@ func (g *txGroup) forget(inserts []insert) {
 	}
 }
 
-// insertRecords puts the records of all units in the order of ids, which keeps
-// bbolt's pages dense.
-func (g *txGroup) insertRecords() error {
+// finish puts what is put once for all units: the census, and the records in
+// the order of ids, which keeps bbolt's pages dense.
+func (g *txGroup) finish() error {
+	if err := g.counts.flush(); err != nil {
+		return err
+	}
 	slices.SortFunc(g.inserts, func(a, b insert) int { return cmp.Compare(a.id, b.id) })
 	for _, r := range g.inserts {
 		if err := g.records.Put(idKey(r.id), r.stored); err != nil {
@@ -204,7 +350,7 @@ func idKey(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
 
 // keyName is the key of a wrapped key: its namespace behind its length, so
 // that no name is the prefix of another's keys, then class and version.
-func keyName(k keystore.WrappedKey) []byte {
+func keyName(k keystore.KeyID) []byte {
 	return binary.BigEndian.AppendUint32(append(keysPrefix(k.Namespace), byte(k.Class)), k.Version)
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -161,6 +162,13 @@ func BenchmarkCommit(b *testing.B) {
 	}
 	defer s.Close()
 	body := make([]byte, 400)
+	keys := []keystore.WrappedKey{
+		{Namespace: "default", Class: keystore.Data, Version: 1, Created: time.Unix(1, 0), Wrapped: body},
+		{Namespace: "default", Class: keystore.Token, Version: 1, Created: time.Unix(1, 0), Wrapped: body},
+	}
+	if _, err := s.Commit(context.Background(), tokenizer.Unit{Keys: keys, Event: event}); err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	b.SetParallelism(64)
 	b.RunParallel(func(pb *testing.PB) {
@@ -170,7 +178,7 @@ func BenchmarkCommit(b *testing.B) {
 				b.Error(err)
 			}
 			_, err = s.Commit(context.Background(), tokenizer.Unit{
-				Records: []tokenizer.Record{{ID: id, Namespace: "default", Profile: "card", KeyVersion: 1, Value: body[:44]}},
+				Records: []tokenizer.Record{{ID: id, Namespace: "default", Profile: "card", KeyVersion: 1, TokenVersion: 1, Value: body[:44]}},
 				Event:   func(tokenizer.Outcome) []byte { return body },
 			})
 			if err != nil {

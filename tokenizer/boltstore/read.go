@@ -58,7 +58,7 @@ func (s *Store) WrappedKeys(ctx context.Context, namespace string) (keys []keyst
 		cursor := tx.Bucket(keysBucket).Cursor()
 		for name, stored := cursor.Seek(prefix); bytes.HasPrefix(name, prefix); name, stored = cursor.Next() {
 			key, err := keystore.ParseWrappedKey(stored)
-			if err != nil || !bytes.Equal(keyName(key), name) {
+			if err != nil || !bytes.Equal(keyName(key.ID()), name) {
 				return fmt.Errorf("%w: a wrapped key of namespace %q", tokenizer.ErrDamaged, namespace)
 			}
 			keys = append(keys, key)

@@ -6,13 +6,14 @@
 // one is being synced share the next. Records are appended in the order of
 // their ids, so that the tree grows at its right edge.
 //
-// The file holds five buckets:
+// The file holds six buckets:
 //
 //	meta     format, log_id, next_id (the first id that is not reserved),
 //	         and for moments probe (see Check)
 //	records  id (8 bytes, big endian) → tokenizer.Record
 //	claims   key → value
 //	keys     namespace, class and version → keystore.WrappedKey
+//	census   namespace, class and version → what is under the key; see census.go
 //	log      sequence (8 bytes, big endian) → previous hash ‖ event
 package boltstore
 
@@ -45,14 +46,16 @@ var (
 	ErrFormat = errors.New("boltstore: not a store that this version can read")
 )
 
-// storeFormat is the version of the layout described above.
-const storeFormat = 1
+// storeFormat is the version of the layout described above. Version 1 had no
+// census; Open counts it and makes the file one of version 2.
+const storeFormat = 2
 
 var (
 	metaBucket    = []byte("meta")
 	recordsBucket = []byte("records")
 	claimsBucket  = []byte("claims")
 	keysBucket    = []byte("keys")
+	censusBucket  = []byte("census")
 	logBucket     = []byte("log")
 
 	formatKey = []byte("format")
@@ -179,13 +182,13 @@ func (s *Store) initialize() error {
 				}
 				meta = tx.Bucket(metaBucket)
 			}
-			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, logBucket} {
+			if err := upgrade(tx); err != nil {
+				return err
+			}
+			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, censusBucket, logBucket} {
 				if tx.Bucket(name) == nil {
 					return fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
 				}
-			}
-			if f := meta.Get(formatKey); len(f) != 1 || f[0] != storeFormat {
-				return ErrFormat
 			}
 			if n := copy(s.logID[:], meta.Get(logIDKey)); n != len(s.logID) {
 				return fmt.Errorf("%w: no log id", tokenizer.ErrDamaged)
@@ -199,9 +202,27 @@ func (s *Store) initialize() error {
 	})
 }
 
+// upgrade brings a store of an earlier version to this one.
+func upgrade(tx *bbolt.Tx) error {
+	meta := tx.Bucket(metaBucket)
+	switch f := meta.Get(formatKey); {
+	case len(f) != 1 || f[0] == 0 || f[0] > storeFormat:
+		return ErrFormat
+	case f[0] == storeFormat:
+		return nil
+	}
+	if tx.Bucket(recordsBucket) == nil || tx.Bucket(keysBucket) == nil {
+		return fmt.Errorf("%w: no bucket of records or keys", tokenizer.ErrDamaged)
+	}
+	if err := countAll(tx); err != nil {
+		return err
+	}
+	return meta.Put(formatKey, []byte{storeFormat})
+}
+
 // create lays out a new store.
 func create(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{metaBucket, recordsBucket, claimsBucket, keysBucket, logBucket} {
+	for _, name := range [][]byte{metaBucket, recordsBucket, claimsBucket, keysBucket, censusBucket, logBucket} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}

@@ -250,7 +250,7 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 			return err
 		}), ErrFormat},
 		{"a later format", store(func(t *testing.T, path string) {
-			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte{2}) })(t, path)
+			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte{storeFormat + 1}) })(t, path)
 		}), ErrFormat},
 		{"no log id", store(func(t *testing.T, path string) {
 			bolt(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(logIDKey) })(t, path)

@@ -9,7 +9,7 @@ import (
 )
 
 func testClaims(t *testing.T, h Harness) {
-	s, reopen := h.Open(t)
+	s, reopen := h.openWithKeys(t)
 	id := reserve(t, s, 3)
 	claim := func(value string, r int) tokenizer.Claim {
 		return tokenizer.Claim{Key: []byte("key"), Value: []byte(value), Record: r}
@@ -39,7 +39,7 @@ func testClaims(t *testing.T, h Harness) {
 }
 
 func testClaimsInUnit(t *testing.T, h Harness) {
-	s, _ := h.Open(t)
+	s, _ := h.openWithKeys(t)
 	id := reserve(t, s, 2)
 	outcome := commit(t, s, tokenizer.Unit{
 		Records: []tokenizer.Record{record(id), record(id + 1)},
@@ -58,7 +58,7 @@ func testClaimsInUnit(t *testing.T, h Harness) {
 }
 
 func testClaimRace(t *testing.T, h Harness) {
-	s, _ := h.Open(t)
+	s, _ := h.openWithKeys(t)
 	const clients, keys = 16, 20
 	ids := make([][keys]uint64, clients)
 	var wg sync.WaitGroup

@@ -45,7 +45,7 @@ func testBadUnit(t *testing.T, h Harness) {
 }
 
 func testIDTaken(t *testing.T, h Harness) {
-	s, _ := h.Open(t)
+	s, _ := h.openWithKeys(t)
 	id := reserve(t, s, 1)
 	var won sync.Map
 	var wg sync.WaitGroup
@@ -98,7 +98,7 @@ func testContext(t *testing.T, h Harness) {
 }
 
 func testFailedWrite(t *testing.T, h Harness) {
-	s, reopen := h.Open(t)
+	s, reopen := h.openWithKeys(t)
 	id := reserve(t, s, 2)
 	commit(t, s, tokenizer.Unit{Records: []tokenizer.Record{record(id)}, Event: event("before")})
 	h.Fail(s)

@@ -1,0 +1,80 @@
+package tokenizer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/coatcheck/coatcheck/keystore"
+)
+
+// Resealed says what Reseal has found and prepared.
+type Resealed struct {
+	Version uint32 // the active data key, under which records are now sealed
+	Moved   int    // records in the unit's Updates
+	Failed  int    // records that don't open and are left as they are
+	Next    uint64 // where to go on, 0 at the end
+}
+
+// Reseal looks for up to limit records of a namespace, behind the id after,
+// that are not under the active data key, seals them anew under it and adds
+// their updates to the unit. Tokens stay as they are. It is safe beside
+// everything else: a record that is changed meanwhile is left out by Commit
+// and is found again by the next pass.
+//
+// Errors: ErrUnavailable, keystore.ErrKeySpent, those of
+// keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
+// error.
+func (t *Tokenizer) Reseal(ctx context.Context, namespace string, after uint64, limit int, unit *Unit) (Resealed, error) {
+	ring, err := t.keys.Keyring(ctx, namespace)
+	if err != nil {
+		return Resealed{}, err
+	}
+	result := Resealed{Version: ring.ActiveVersion(keystore.Data)}
+	records, next, err := t.store.Outdated(ctx, namespace, result.Version, after, limit)
+	if err != nil {
+		return Resealed{}, err
+	}
+	result.Next = next
+	updates := make([]Update, 0, len(records))
+	for _, old := range records {
+		if old.KeyVersion > result.Version {
+			continue // another replica is further than we are
+		}
+		renewed, err := old.reseal(ring)
+		if errors.Is(err, ErrDamaged) {
+			result.Failed++
+			continue
+		}
+		if err != nil {
+			return Resealed{}, err
+		}
+		updates = append(updates, Update{Old: old, New: renewed})
+	}
+	result.Moved = len(updates)
+	unit.Updates = append(unit.Updates, updates...)
+	return result, nil
+}
+
+// reseal returns the record with its ciphertexts opened and sealed under the
+// ring's newest data key.
+func (r Record) reseal(ring *keystore.Keyring) (Record, error) {
+	value, err := r.open(ring, r.Value, partValue)
+	if err != nil {
+		return Record{}, err
+	}
+	defer clear(value)
+	var labels []byte
+	if len(r.Metadata) > 0 {
+		if labels, err = r.open(ring, r.Metadata, partMetadata); err != nil {
+			return Record{}, err
+		}
+		defer clear(labels)
+	}
+	renewed := r
+	renewed.Metadata = nil
+	if err := renewed.seal(ring, value, labels); err != nil {
+		return Record{}, fmt.Errorf("tokenizer: reseal record %d: %w", r.ID, err)
+	}
+	return renewed, nil
+}
