@@ -84,6 +84,25 @@ type ShelvedKey struct {
 	Count       KeyCount
 }
 
+// Retirable says whether the key may be retired, as far as is known: a newer
+// version is active, nothing is under this one, and its class is one whose keys
+// are ever retired.
+func (k ShelvedKey) Retirable() bool {
+	return !k.Active && k.Class != Audit && k.Count.Records == 0
+}
+
+// Describe returns what there is to tell of a key that NewVersion has made or
+// Rewrap has changed, as if it were on the shelf, active and unused.
+//
+// Errors: ErrUnwrap.
+func (s *Keystore) Describe(k WrappedKey) (ShelvedKey, error) {
+	version, err := s.backend.RootVersion(k.Wrapped)
+	if err != nil {
+		return ShelvedKey{}, fmt.Errorf("keystore: %v: %w", k, err)
+	}
+	return ShelvedKey{WrappedKey: k, RootVersion: version, Active: true, Count: KeyCount{KeyID: k.ID()}}, nil
+}
+
 // Keys returns the keys of a namespace, in the order of classes and versions.
 // It needs no backend, so it also works while the Keystore is sealed.
 //
@@ -105,12 +124,11 @@ func (s *Keystore) Keys(ctx context.Context, namespace string) ([]ShelvedKey, er
 	sortKeys(wrapped)
 	keys := make([]ShelvedKey, len(wrapped))
 	for i, k := range wrapped {
-		version, err := s.backend.RootVersion(k.Wrapped)
-		if err != nil {
-			return nil, fmt.Errorf("keystore: %v: %w", k, err)
+		if keys[i], err = s.Describe(k); err != nil {
+			return nil, err
 		}
-		last := i+1 == len(wrapped) || wrapped[i+1].Class != k.Class
-		keys[i] = ShelvedKey{WrappedKey: k, RootVersion: version, Active: last, Count: counts[k.ID()]}
+		keys[i].Active = i+1 == len(wrapped) || wrapped[i+1].Class != k.Class
+		keys[i].Count = counts[k.ID()]
 	}
 	return keys, nil
 }

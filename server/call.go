@@ -20,6 +20,9 @@ type call struct {
 	event     audit.Event
 	unit      tokenizer.Unit
 	committed bool
+
+	// after, if set, is called once unit is committed, before the answer goes.
+	after func(context.Context)
 }
 
 type callKey struct{}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -135,6 +136,7 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 	c := newCall(ctx, name, m, s.policy.Hash())
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
+	blank := *c
 	err := next(ctx)
 	if c.committed || m.action == "" {
 		return err
@@ -142,14 +144,40 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 	if err == nil {
 		err = ctx.Err() // nobody waits for the answer any more
 	}
-	if failed := s.commit(ctx, c, err); failed != nil {
+	failed := s.commit(ctx, c, err)
+	if errors.Is(failed, keystore.ErrKeyVersion) {
+		// A key of the unit has been retired since the handler took it. Nothing
+		// has happened yet, so all of it is done again, with the keys of now.
+		*c = blank
+		if err = s.renewKeys(ctx); err == nil {
+			err = next(ctx)
+		}
+		failed = s.commit(ctx, c, err)
+	}
+	if failed != nil && !refuse(failed).ours() {
+		// The unit itself was refused, and nothing is recorded yet.
+		err = failed
+		failed = s.commit(ctx, c, err)
+	}
+	if failed != nil {
 		return failed
+	}
+	if err == nil && c.after != nil {
+		c.after(context.WithoutCancel(ctx))
 	}
 	return err
 }
 
+// renewKeys has the keyring read from the store again.
+func (s *Server) renewKeys(ctx context.Context) error {
+	return s.keys.Reload(ctx, DefaultNamespace)
+}
+
 // commit makes a call's unit and event durable. It outlives the client's
 // patience, since whatever happened has to be recorded, but not its own bound.
+//
+// Errors: tokenizer.ErrUnavailable, errAuditUnavailable, or why the store
+// refuses the unit, which is then not recorded.
 func (s *Server) commit(ctx context.Context, c *call, err error) error {
 	var r refusal
 	if err != nil {
@@ -158,16 +186,20 @@ func (s *Server) commit(ctx context.Context, c *call, err error) error {
 		}
 	}
 	c.finish(r, err)
-	c.committed = true
-	state := len(c.unit.Records)+len(c.unit.Claims)+len(c.unit.Keys) > 0
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Commit)
 	defer cancel()
-	failed := s.audit.Commit(ctx, c.unit, &c.event)
+	_, failed := s.audit.Commit(ctx, c.unit, &c.event)
+	for _, unit := range unitErrors {
+		if errors.Is(failed, unit) {
+			return failed
+		}
+	}
+	c.committed = true
 	if failed == nil {
 		return nil
 	}
 	s.log.Error("commit failed", "request_id", c.event.RequestID, "error", failed)
-	if state {
+	if !c.unit.Empty() {
 		return tokenizer.ErrUnavailable
 	}
 	return errAuditUnavailable

@@ -62,11 +62,18 @@ type faultyBackend struct {
 	away atomic.Bool
 }
 
-func (b *faultyBackend) Check(ctx context.Context) error {
+func (b *faultyBackend) Unwrap(ctx context.Context, wrapped, label []byte) ([]byte, error) {
 	if b.away.Load() {
-		return keystore.ErrUnavailable
+		return nil, keystore.ErrUnavailable
 	}
-	return b.Backend.Check(ctx)
+	return b.Backend.Unwrap(ctx, wrapped, label)
+}
+
+func (b *faultyBackend) Wrap(ctx context.Context, key, label []byte) ([]byte, error) {
+	if b.away.Load() {
+		return nil, keystore.ErrUnavailable
+	}
+	return b.Backend.Wrap(ctx, key, label)
 }
 
 // waitFor waits until a condition holds, for as long as a slow machine may need.
@@ -89,6 +96,7 @@ func startFaulty(t *testing.T, limits server.Limits) (*servertest.Instance, *fau
 	store, backend := new(faultyStore), new(faultyBackend)
 	in := servertest.Start(t, servertest.Options{
 		Limits: limits,
+		Lease:  keystore.Options{Lease: 50 * time.Millisecond, MaxOffline: time.Hour},
 		Wrap: func(s tokenizer.Store) tokenizer.Store {
 			store.Store = s
 			return store
@@ -191,12 +199,12 @@ func TestHealthTellsOfItsParts(t *testing.T) {
 			}
 		}
 	}
-	want(map[string]bool{"": true, "coatcheck.v1.TokenizationService": true, "store": true, "keystore": true, "audit": true})
+	want(map[string]bool{"": true, "coatcheck.v1.TokenizationService": true, "store": true, "keystore": true, "keys": true, "audit": true, "coatcheck.v1.KeyService": true})
 	store.reads.Store(true)
 	want(map[string]bool{"": false, "coatcheck.v1.TokenizationService": false, "store": false, "keystore": true})
 	store.reads.Store(false)
 	backend.away.Store(true)
-	want(map[string]bool{"": false, "store": true, "keystore": false})
+	want(map[string]bool{"keystore": false, "": true, "keys": true, "store": true}) // for a while
 	backend.away.Store(false)
 	want(map[string]bool{"": true, "keystore": true})
 	if _, err := client.Check(deadline(t), &grpc_health_v1.HealthCheckRequest{Service: "nope"}); status.Code(err) != codes.NotFound {

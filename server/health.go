@@ -21,10 +21,15 @@ const healthTimeout = 3 * time.Second
 type component struct {
 	name  string // the service name under which grpc.health.v1 tells of it
 	check func(context.Context) error
+
+	// spare marks one that the service can do without for a while: when it
+	// fails, only its own name says so.
+	spare bool
 }
 
 // componentHealth keeps grpc.health.v1 true: each component has a service name
-// of its own, and "" and the API's services are SERVING while all of them are.
+// of its own, and "" and the API's services are SERVING while all of them are,
+// those apart that can be spared.
 type componentHealth struct {
 	*health.Server
 	log        *slog.Logger
@@ -68,13 +73,17 @@ func (h *componentHealth) check(ctx context.Context) {
 		}
 		state := grpc_health_v1.HealthCheckResponse_SERVING
 		if err != nil {
-			state, all = grpc_health_v1.HealthCheckResponse_NOT_SERVING, grpc_health_v1.HealthCheckResponse_NOT_SERVING
+			state = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+		}
+		if err != nil && !c.spare {
+			all = grpc_health_v1.HealthCheckResponse_NOT_SERVING
 		}
 		h.logChange(c.name, err)
 		h.SetServingStatus(c.name, state)
 	}
 	h.SetServingStatus("", all)
 	h.SetServingStatus(coatcheckv1.TokenizationService_ServiceDesc.ServiceName, all)
+	h.SetServingStatus(coatcheckv1.KeyService_ServiceDesc.ServiceName, all)
 }
 
 // checkInTime asks a component; one that doesn't answer in time has failed,

@@ -38,6 +38,11 @@ var methods = map[string]method{
 	coatcheckv1.TokenizationService_Tokenize_FullMethodName:   {action: "tokenize", kind: policy.ProfileAction},
 	coatcheckv1.TokenizationService_Detokenize_FullMethodName: {action: "detokenize", kind: policy.RevealAction},
 
+	coatcheckv1.KeyService_ListKeys_FullMethodName:  {action: "list-keys", kind: policy.PlainAction},
+	coatcheckv1.KeyService_RotateKey_FullMethodName: {action: "rotate-key", kind: policy.PlainAction},
+	coatcheckv1.KeyService_Rewrap_FullMethodName:    {action: "rewrap", kind: policy.PlainAction},
+	coatcheckv1.KeyService_RetireKey_FullMethodName: {action: "retire-key", kind: policy.PlainAction},
+
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
 
 	// Health tells load balancers whether to send calls, often and before

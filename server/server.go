@@ -30,6 +30,7 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -47,6 +48,7 @@ type Config struct {
 	Policy    *policy.Policy
 	Store     tokenizer.Store
 	Keystore  *keystore.Keystore
+	Upkeep    *upkeep.Upkeep
 	Audit     *audit.Log
 	Segments  *audit.Segments
 	Limits    Limits // zero fields get the defaults
@@ -107,6 +109,7 @@ type Server struct {
 	grpc            *grpc.Server
 	health          *componentHealth
 	policy          *policy.Policy
+	keys            *keystore.Keystore
 	audit           *audit.Log
 	log             *slog.Logger
 	limits          Limits
@@ -126,21 +129,23 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	if cfg.Tokenizer == nil || cfg.Policy == nil || cfg.Store == nil || cfg.Keystore == nil ||
-		cfg.Audit == nil || cfg.Segments == nil || cfg.Logger == nil {
+		cfg.Upkeep == nil || cfg.Audit == nil || cfg.Segments == nil || cfg.Logger == nil {
 		return nil, errors.New("server: incomplete configuration")
 	}
 	s := &Server{
-		policy: cfg.Policy, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		policy: cfg.Policy, keys: cfg.Keystore, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
 		health: newHealth(cfg.Logger, []component{
-			{"store", cfg.Store.Check},
-			{"keystore", cfg.Keystore.Check},
-			{"audit", func(context.Context) error { return cfg.Segments.Check() }},
+			{name: "store", check: cfg.Store.Check},
+			{name: "keystore", check: cfg.Keystore.Check, spare: true},
+			{name: "keys", check: cfg.Keystore.Usable},
+			{name: "audit", check: func(context.Context) error { return cfg.Segments.Check() }},
 		}),
 	}
 	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy})
+	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)
 	reflection.RegisterV1(s.grpc)
 	return s, checkMethods(s.grpc.GetServiceInfo())

@@ -30,6 +30,9 @@ var (
 	errOverloaded       = errors.New("server: too many calls in flight")
 	errDraining         = errors.New("server: shutting down")
 	errPanic            = errors.New("server: panic")
+	errKeyClass         = errors.New("server: unknown key class")
+	errKeyNotFound      = errors.New("server: no such key")
+	errRate             = errors.New("server: rate out of range")
 
 	errNoRule            = errors.New("server: no rule")
 	errPurposeNotAllowed = errors.New("server: purpose not allowed")
@@ -60,19 +63,32 @@ var refusals = []refusal{
 	{err: errInvalidPurpose, code: codes.InvalidArgument, reason: "INVALID_PURPOSE", field: "purpose", message: "a purpose is of the form [a-z][a-z0-9-]{0,30}"},
 	{err: errInvalidReveal, code: codes.InvalidArgument, reason: "INVALID_REVEAL", field: "reveal", message: "unknown reveal level"},
 
+	{err: errKeyClass, code: codes.InvalidArgument, reason: "INVALID_KEY_CLASS", field: "key_class", message: "unknown key class"},
+	{err: errRate, code: codes.InvalidArgument, reason: "INVALID_RATE", field: "records_per_second", message: "at most 1000000"},
+
 	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},
 
 	{err: tokenizer.ErrTokenNotFound, code: codes.NotFound, reason: "TOKEN_NOT_FOUND", message: "no such token"},
+
+	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},
+
+	{err: keystore.ErrKeyInUse, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is active, or something is still under it"},
+	{err: keystore.ErrKeyExists, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
+	{err: keystore.ErrKeyChanged, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
+	{err: keystore.ErrKeyVersion, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
 
 	{err: errNoIdentity, code: codes.Unauthenticated, reason: "NO_IDENTITY", message: "the client certificate names no caller"},
 	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
 	{err: errRevealNotAllowed, code: codes.PermissionDenied, reason: "REVEAL_NOT_ALLOWED", message: "the policy doesn't allow this much to be revealed"},
 
+	{err: keystore.ErrKeySpent, code: codes.ResourceExhausted, reason: "KEY_SPENT", message: "the data key has been used as often as a key may; it has to be rotated"},
 	{err: errOverloaded, code: codes.ResourceExhausted, reason: "OVERLOADED", message: "too many calls in flight", retry: 100 * time.Millisecond},
 
 	{err: errDraining, code: codes.Unavailable, reason: "SHUTTING_DOWN", message: "the server is shutting down"},
 	{err: errAuditUnavailable, code: codes.Unavailable, reason: "AUDIT_UNAVAILABLE", message: "the call can't be recorded now"},
+	{err: keystore.ErrSealed, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys are sealed until they can be reached again"},
+	{err: keystore.ErrDenied, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
 	{err: keystore.ErrUnavailable, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
 	{err: tokenizer.ErrUnavailable, code: codes.Unavailable, reason: "STORE_UNAVAILABLE", message: "the store can't be reached now"},
 
@@ -85,6 +101,9 @@ var refusals = []refusal{
 
 	{err: errPanic, code: codes.Internal, reason: "INTERNAL", message: "internal error"},
 }
+
+// unitErrors are how a store refuses a unit for what is in it.
+var unitErrors = []error{keystore.ErrKeyVersion, keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse}
 
 // denials maps what policy says to errors.
 var denials = map[policy.Reason]error{

@@ -45,6 +45,7 @@
 package audit
 
 import (
+	"strconv"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -64,7 +65,9 @@ const (
 const (
 	ActionStart      = "start"       // the server is ready to serve
 	ActionStop       = "stop"        // the server has stopped serving
-	ActionCreateKeys = "create-keys" // keys were added to a keyring
+	ActionCreateKeys = "create-keys" // keys were added to a keyring that lacked them
+	ActionRotateKey  = "rotate-key"  // a key was due, and a new version was made
+	ActionReseal     = "reseal"      // records were moved to the active data key
 )
 
 // Version is the version of the schema, the field v of every event.
@@ -128,8 +131,21 @@ type Event struct {
 	// "NO_RULE". It is empty when Code is "OK".
 	Reason string `json:"reason"`
 
+	// Keys are the keys that were made, wrapped anew or retired, or to which
+	// records were moved, each as "<class>/<version>".
+	Keys []string `json:"keys"`
+
+	// Records is how many records were moved.
+	Records uint64 `json:"records"`
+
 	// Items are what the call was about, each with the digest of its token.
 	Items []Item `json:"items"`
+}
+
+// SystemEvent returns the event of something that the service does by itself,
+// under the policy with the hash.
+func SystemEvent(action, namespace, policyHash string) Event {
+	return Event{Time: time.Now(), Action: action, Namespace: namespace, Policy: policyHash, Code: "OK"}
 }
 
 // Item is one token that a call was about.
@@ -171,6 +187,21 @@ func (e *Event) Body() []byte {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)
 			b = appendString(b, f.value)
 		}
+	}
+	for i, key := range e.Keys {
+		if i == 0 {
+			b = append(b, `,"keys":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = appendString(b, key)
+	}
+	if len(e.Keys) > 0 {
+		b = append(b, ']')
+	}
+	if e.Records > 0 {
+		b = append(b, `,"records":`...)
+		b = strconv.AppendUint(b, e.Records, 10)
 	}
 	for i, item := range e.Items {
 		if i == 0 {

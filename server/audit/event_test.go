@@ -33,11 +33,15 @@ func TestBodyHasEveryField(t *testing.T) {
 	var e Event
 	v := reflect.ValueOf(&e).Elem()
 	for i := range v.NumField() {
-		if f := v.Field(i); f.Kind() == reflect.String {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.String:
 			f.SetString("field " + v.Type().Field(i).Name)
+		case reflect.Uint64:
+			f.SetUint(1<<64 - 1)
 		}
 	}
 	e.Time = time.Unix(1_800_000_000, 7).UTC()
+	e.Keys = []string{"data/1", "token/\"2"}
 	e.Items = []Item{{"a"}, {"b"}, {""}}
 	body := e.Body()
 	if got := readEvent(t, body); !reflect.DeepEqual(got, e) {

@@ -24,7 +24,13 @@ func NewLog(store tokenizer.Store, segments *Segments) *Log {
 // Errors: those of tokenizer.Store.Commit.
 func (l *Log) Commit(ctx context.Context, unit tokenizer.Unit, event *Event) (tokenizer.Outcome, error) {
 	body := event.Body()
-	unit.Event = func(tokenizer.Outcome) []byte { return body }
+	return l.CommitFunc(ctx, unit, func(tokenizer.Outcome) []byte { return body })
+}
+
+// CommitFunc is Commit with an event that depends on how the unit is settled.
+// body must be quick, must not block and may be called more than once.
+func (l *Log) CommitFunc(ctx context.Context, unit tokenizer.Unit, body func(tokenizer.Outcome) []byte) (tokenizer.Outcome, error) {
+	unit.Event = body
 	outcome, err := l.store.Commit(ctx, unit)
 	if err != nil {
 		return outcome, err

@@ -100,7 +100,8 @@ func TestRunFollowsTheStore(t *testing.T) {
 		go func() {
 			var err error
 			for i := range each {
-				err = errors.Join(err, log.Commit(context.WithoutCancel(ctx), tokenizer.Unit{}, event(i)))
+				_, failed := log.Commit(context.WithoutCancel(ctx), tokenizer.Unit{}, event(i))
+				err = errors.Join(err, failed)
 			}
 			finished <- err
 		}()

@@ -21,6 +21,7 @@ import (
 	"github.com/coatcheck/coatcheck/server"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 	"github.com/coatcheck/coatcheck/tokenizer/boltstore"
 )
@@ -53,7 +54,7 @@ rules:
     reveal: FULL
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key]
 `
 
 // Profiles are the profiles of an instance.
@@ -76,6 +77,11 @@ type Options struct {
 
 	// WrapBackend does the same with the keystore's backend.
 	WrapBackend func(keystore.Backend) keystore.Backend
+
+	// Lease and Upkeep say how keys are looked after; what Upkeep needs to work
+	// with is filled in.
+	Lease  keystore.Options
+	Upkeep upkeep.Config
 }
 
 // Instance is a running server.
@@ -84,7 +90,8 @@ type Instance struct {
 	Address   string
 	Dir       string
 	Store     tokenizer.Store // the real one
-	Log       *Buffer         // what the server logged
+	Keystore  *keystore.Keystore
+	Log       *Buffer // what the server logged
 
 	server  *server.Server
 	stop    context.CancelFunc
@@ -117,29 +124,37 @@ func Start(t testing.TB, o Options) *Instance {
 		profiles[p.Name] = p.Purposes
 	}
 	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), policy.Vocabulary{Actions: server.Actions(), Profiles: profiles}))(t)
-	keys := keystore.New(openBackend(t, dir, o), shelf{seen, log}, keystore.Options{})
+	keys := keystore.New(openBackend(t, dir, o), &upkeep.Shelf{Store: seen, Audit: log, PolicyHash: rules.Hash()}, o.Lease)
 	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
+	tokens := must(tokenizer.New(keys, seen, Profiles()))(t)
+	o.Upkeep.Namespace, o.Upkeep.Keystore, o.Upkeep.Tokenizer = server.DefaultNamespace, keys, tokens
+	o.Upkeep.Store, o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = seen, log, rules.Hash(), logger
+	keeper := upkeep.New(o.Upkeep)
 	srv := must(server.New(server.Config{
 		TLS: &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{in.Authority.Server(t)},
 			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: in.Authority.Pool(),
 		},
 		AllowCommonName: o.AllowCommonName,
-		Tokenizer:       must(tokenizer.New(keys, seen, Profiles()))(t),
-		Policy:          rules, Store: seen, Keystore: keys, Audit: log, Segments: segments,
+		Tokenizer:       tokens,
+		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
 		Limits: o.Limits, Logger: logger,
 	}))(t)
-	in.server = srv
+	in.server, in.Keystore = srv, keys
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	in.Address = listener.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	in.stop = stop
+	var background sync.WaitGroup
+	background.Go(func() { keys.Run(ctx) })
+	background.Go(func() { keeper.Run(ctx) })
 	var follower sync.WaitGroup
 	followCtx, stopFollowing := context.WithCancel(context.Background())
 	follower.Go(func() { _ = segments.Run(followCtx) })
 	go func() {
 		defer close(in.stopped)
 		in.served = srv.Serve(ctx, listener)
+		background.Wait()
 		stopFollowing()
 		follower.Wait()
 		_ = segments.Close()
@@ -202,16 +217,6 @@ func openBackend(t testing.TB, dir string, o Options) keystore.Backend {
 		return o.WrapBackend(backend)
 	}
 	return backend
-}
-
-// shelf keeps wrapped keys in the store.
-type shelf struct {
-	tokenizer.Store
-	log *audit.Log
-}
-
-func (s shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) error {
-	return s.log.Commit(ctx, tokenizer.Unit{Keys: keys}, &audit.Event{Time: time.Now(), Action: audit.ActionCreateKeys, Code: "OK"})
 }
 
 // must fails the test if err is not nil.

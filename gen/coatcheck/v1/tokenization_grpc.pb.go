@@ -53,6 +53,8 @@ const (
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
+//   - ABORTED, KEY_CHANGED: keys were changed by somebody else at the same
+//     moment, again and again. Nothing was done; try again.
 //   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
 //   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
 //     the server allows; CANCELLED, CANCELED: the client gave up.
@@ -78,6 +80,8 @@ type TokenizationServiceClient interface {
 	//   - INVALID_ARGUMENT: UNKNOWN_PROFILE (profile), INVALID_VALUE (value),
 	//     INVALID_METADATA (metadata).
 	//   - PERMISSION_DENIED: NO_RULE.
+	//   - RESOURCE_EXHAUSTED: KEY_SPENT: the data key has sealed as often as a key
+	//     may, and has not been replaced in time.
 	//
 	// Audit: action "tokenize", with the profile, once it is known to be one, and
 	// a keyed digest of the token.
@@ -165,6 +169,8 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
+//   - ABORTED, KEY_CHANGED: keys were changed by somebody else at the same
+//     moment, again and again. Nothing was done; try again.
 //   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
 //   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
 //     the server allows; CANCELLED, CANCELED: the client gave up.
@@ -190,6 +196,8 @@ type TokenizationServiceServer interface {
 	//   - INVALID_ARGUMENT: UNKNOWN_PROFILE (profile), INVALID_VALUE (value),
 	//     INVALID_METADATA (metadata).
 	//   - PERMISSION_DENIED: NO_RULE.
+	//   - RESOURCE_EXHAUSTED: KEY_SPENT: the data key has sealed as often as a key
+	//     may, and has not been replaced in time.
 	//
 	// Audit: action "tokenize", with the profile, once it is known to be one, and
 	// a keyed digest of the token.

@@ -1,0 +1,215 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/upkeep"
+)
+
+// keyService is coatcheck.v1.KeyService.
+type keyService struct {
+	coatcheckv1.UnimplementedKeyServiceServer
+	keys   *keystore.Keystore
+	upkeep *upkeep.Upkeep
+	log    *slog.Logger
+}
+
+// ListKeys reads the shelf.
+func (k *keyService) ListKeys(ctx context.Context, _ *coatcheckv1.ListKeysRequest) (*coatcheckv1.ListKeysResponse, error) {
+	callFrom(ctx).event.Namespace = DefaultNamespace
+	keys, err := k.keys.Keys(ctx, DefaultNamespace)
+	if err != nil {
+		return nil, err
+	}
+	uses := k.uses(ctx)
+	resp := &coatcheckv1.ListKeysResponse{Resealing: k.resealing(keys)}
+	for _, key := range keys {
+		resp.Keys = append(resp.Keys, keyMessage(key, uses))
+	}
+	status := k.keys.Status()
+	resp.KeystoreState = states[status.State]
+	if !status.Confirmed.IsZero() {
+		resp.ConfirmTime = timestamppb.New(status.Confirmed)
+	}
+	if status.State == keystore.Offline {
+		resp.SealTime = timestamppb.New(status.Until)
+	}
+	return resp, nil
+}
+
+// RotateKey prepares a version; the chain commits it.
+func (k *keyService) RotateKey(ctx context.Context, req *coatcheckv1.RotateKeyRequest) (*coatcheckv1.RotateKeyResponse, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	class, ok := classes[req.GetKeyClass()]
+	if !ok {
+		return nil, errKeyClass
+	}
+	key, err := k.keys.NewVersion(ctx, DefaultNamespace, class)
+	if err != nil {
+		return nil, err
+	}
+	made, err := k.keys.Describe(key)
+	if err != nil {
+		return nil, err
+	}
+	c.event.Keys = []string{upkeep.KeyName(key.ID())}
+	c.unit.Keys = []keystore.WrappedKey{key}
+	c.after = k.reload
+	return &coatcheckv1.RotateKeyResponse{Key: keyMessage(made, nil)}, nil
+}
+
+// maxRate is the largest rate that Rewrap takes.
+const maxRate = 1_000_000
+
+// Rewrap prepares the keys, and sets the records off once the keys are
+// committed.
+func (k *keyService) Rewrap(ctx context.Context, req *coatcheckv1.RewrapRequest) (*coatcheckv1.RewrapResponse, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	if req.GetRecordsPerSecond() > maxRate {
+		return nil, errRate
+	}
+	changes, err := k.keys.Rewrap(ctx, DefaultNamespace)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := k.keys.Keys(ctx, DefaultNamespace)
+	if err != nil {
+		return nil, err
+	}
+	resp := &coatcheckv1.RewrapResponse{Resealing: k.resealing(keys)}
+	for _, change := range changes {
+		key, err := k.keys.Describe(change.New)
+		if err != nil {
+			return nil, err
+		}
+		for _, old := range keys {
+			if old.ID() == key.ID() {
+				key.Active, key.Count = old.Active, old.Count
+			}
+		}
+		c.event.Keys = append(c.event.Keys, upkeep.KeyName(key.ID()))
+		resp.Rewrapped = append(resp.Rewrapped, keyMessage(key, k.uses(ctx)))
+	}
+	c.unit.Rewraps = changes
+	c.after = func(ctx context.Context) {
+		k.upkeep.Reseal(int(req.GetRecordsPerSecond()))
+		if len(changes) > 0 {
+			k.reload(ctx)
+		}
+	}
+	resp.Resealing.Running = resp.Resealing.Remaining > 0
+	return resp, nil
+}
+
+// RetireKey looks whether the key can go; the commit looks again, and decides.
+func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRequest) (*coatcheckv1.RetireKeyResponse, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	class, ok := classes[req.GetKeyClass()]
+	if !ok {
+		return nil, errKeyClass
+	}
+	keys, err := k.keys.Keys(ctx, DefaultNamespace)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if key.Class != class || key.Version != req.GetVersion() {
+			continue
+		}
+		c.event.Keys = []string{upkeep.KeyName(key.ID())}
+		if !key.Retirable() {
+			return nil, keystore.ErrKeyInUse
+		}
+		if req.GetValidateOnly() {
+			c.event.Keys = nil // nothing was done to it
+		} else {
+			c.unit.Retire = []keystore.KeyID{key.ID()}
+			c.after = k.reload
+		}
+		return &coatcheckv1.RetireKeyResponse{Key: keyMessage(key, k.uses(ctx))}, nil
+	}
+	return nil, errKeyNotFound
+}
+
+// reloadTimeout is how long an answer waits for keys that have changed.
+const reloadTimeout = 5 * time.Second
+
+// reload takes over keys that have just been committed. If that fails, it
+// happens with the next lease.
+func (k *keyService) reload(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
+	defer cancel()
+	if err := k.keys.Reload(ctx, DefaultNamespace); err != nil && !errors.Is(err, keystore.ErrSealed) {
+		k.log.Warn("keys have changed and can't be read now", "error", err)
+	}
+	k.upkeep.Wake()
+}
+
+// uses returns how often each data key has sealed, as this process knows it;
+// nil while the keys are sealed.
+func (k *keyService) uses(ctx context.Context) *keystore.Keyring {
+	if k.keys.Usable(ctx) != nil {
+		return nil
+	}
+	ring, err := k.keys.Keyring(ctx, DefaultNamespace)
+	if err != nil {
+		return nil
+	}
+	return ring
+}
+
+// resealing tells of the records on the move.
+func (k *keyService) resealing(keys []keystore.ShelvedKey) *coatcheckv1.Resealing {
+	p := k.upkeep.Progress()
+	m := &coatcheckv1.Resealing{
+		Running: p.Running, Remaining: upkeep.Remaining(keys), Moved: p.Moved, Failed: p.Failed, RecordsPerSecond: uint32(p.Rate),
+	}
+	if !p.Began.IsZero() {
+		m.StartTime = timestamppb.New(p.Began)
+	}
+	return m
+}
+
+// keyMessage describes a key. ring, if there is one, knows of uses that are not
+// stored yet.
+func keyMessage(key keystore.ShelvedKey, ring *keystore.Keyring) *coatcheckv1.Key {
+	m := &coatcheckv1.Key{
+		Version: key.Version, CreateTime: timestamppb.New(key.Created), Active: key.Active,
+		RootVersion: key.RootVersion, Records: key.Count.Records, Uses: key.Count.Sealed,
+	}
+	for name, class := range classes {
+		if class == key.Class {
+			m.KeyClass = name
+		}
+	}
+	if key.Class == keystore.Data && ring != nil {
+		m.Uses = max(m.Uses, ring.Uses(key.Version))
+	}
+	return m
+}
+
+// classes maps the API's classes to those of the keystore.
+var classes = map[coatcheckv1.KeyClass]keystore.Class{
+	coatcheckv1.KeyClass_KEY_CLASS_DATA:    keystore.Data,
+	coatcheckv1.KeyClass_KEY_CLASS_TOKEN:   keystore.Token,
+	coatcheckv1.KeyClass_KEY_CLASS_INDEX:   keystore.Index,
+	coatcheckv1.KeyClass_KEY_CLASS_SUBJECT: keystore.Subject,
+	coatcheckv1.KeyClass_KEY_CLASS_AUDIT:   keystore.Audit,
+}
+
+// states maps the keystore's states to the API's.
+var states = map[keystore.State]coatcheckv1.KeystoreState{
+	keystore.Ready:   coatcheckv1.KeystoreState_KEYSTORE_STATE_READY,
+	keystore.Offline: coatcheckv1.KeystoreState_KEYSTORE_STATE_OFFLINE,
+	keystore.Sealed:  coatcheckv1.KeystoreState_KEYSTORE_STATE_SEALED,
+}

@@ -1,0 +1,165 @@
+package upkeep
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// batch is how many records are moved in one unit at most. Calls that wait for
+// the same commit wait a little longer for it.
+const batch = 256
+
+// DefaultRate is how many records are moved a second when somebody asks for it
+// and the configuration moves none.
+const DefaultRate = 1000
+
+// Progress tells how far the records are on their way to the active data key.
+type Progress struct {
+	Running bool
+	Began   time.Time // of the pass that is running, or ran last
+	Moved   uint64    // in this pass
+	Failed  uint64    // in this pass: records that don't open
+	Rate    int       // records a second at most; 0 if none are moved unasked
+}
+
+// Progress returns how far it is.
+func (u *Upkeep) Progress() Progress {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	p := u.progress
+	p.Rate = int(u.limiter.Limit())
+	return p
+}
+
+// Reseal asks for a pass over all records at a rate, from now on; 0 stands for
+// the configured one, or else DefaultRate. A pass that is running goes on at
+// the new rate.
+func (u *Upkeep) Reseal(perSecond int) {
+	if perSecond == 0 {
+		perSecond = u.Config.Rate
+	}
+	if perSecond == 0 {
+		perSecond = DefaultRate
+	}
+	u.mu.Lock()
+	u.asked = true
+	u.mu.Unlock()
+	u.setRate(perSecond)
+	u.Wake()
+}
+
+// setRate sets the limit. The burst is what is moved at once: a quarter of a
+// second's worth, so that a low rate is an even one.
+func (u *Upkeep) setRate(perSecond int) {
+	u.limiter.SetLimit(rate.Limit(perSecond))
+	u.limiter.SetBurst(min(max(perSecond/4, 1), batch))
+}
+
+// Remaining returns how many records are not under the active data key.
+func Remaining(keys []keystore.ShelvedKey) (records uint64) {
+	for _, k := range keys {
+		if k.Class == keystore.Data && !k.Active {
+			records += k.Count.Records
+		}
+	}
+	return records
+}
+
+// resealAll makes a pass over all records, if there are any to be moved and it
+// is wanted.
+func (u *Upkeep) resealAll(ctx context.Context) error {
+	u.mu.Lock()
+	wanted := u.asked || u.Config.Rate > 0
+	stuck := !u.asked && u.progress.Moved == 0 && u.progress.Failed > 0 && time.Since(u.progress.Began) < time.Hour
+	u.mu.Unlock()
+	keys, err := u.Keystore.Keys(ctx, u.Namespace)
+	if err != nil || !wanted || stuck || Remaining(keys) == 0 {
+		return err
+	}
+	if err := u.Keystore.Usable(ctx); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	u.progress = Progress{Running: true, Began: time.Now()}
+	u.mu.Unlock()
+	err = u.pass(ctx)
+	u.mu.Lock()
+	u.progress.Running = false
+	if err == nil {
+		u.asked = false
+		u.setRate(u.Config.Rate)
+	}
+	p := u.progress
+	u.mu.Unlock()
+	if p.Moved+p.Failed > 0 {
+		u.Logger.Info("records moved to the active data key", "moved", p.Moved, "failed", p.Failed, "took", time.Since(p.Began).Round(time.Millisecond))
+	}
+	return err
+}
+
+// pass goes once through all records.
+func (u *Upkeep) pass(ctx context.Context) error {
+	for after := uint64(0); ; {
+		n := u.limiter.Burst()
+		var unit tokenizer.Unit
+		r, err := u.Tokenizer.Reseal(ctx, u.Namespace, after, n, &unit)
+		if err != nil {
+			return err
+		}
+		moved, err := u.commit(ctx, r, unit)
+		if err != nil {
+			return err
+		}
+		u.mu.Lock()
+		u.progress.Moved += uint64(moved)
+		u.progress.Failed += uint64(r.Failed)
+		u.mu.Unlock()
+		if after = r.Next; after == 0 {
+			return nil
+		}
+		if err := u.pause(ctx, r.Moved); err != nil {
+			return err
+		}
+	}
+}
+
+// commit makes a batch durable and returns how many records of it have moved:
+// those that somebody else changed meanwhile have not.
+func (u *Upkeep) commit(ctx context.Context, r tokenizer.Resealed, unit tokenizer.Unit) (moved int, err error) {
+	if r.Moved == 0 {
+		return 0, nil
+	}
+	event := audit.SystemEvent(audit.ActionReseal, u.Namespace, u.PolicyHash)
+	event.Keys = []string{KeyName(keystore.KeyID{Class: keystore.Data, Version: r.Version})}
+	_, err = u.Audit.CommitFunc(ctx, unit, func(o tokenizer.Outcome) []byte {
+		moved = 0
+		for _, stale := range o.Stale {
+			if !stale {
+				moved++
+			}
+		}
+		event.Records = uint64(moved)
+		return event.Body()
+	})
+	if err != nil {
+		return 0, err
+	}
+	return moved, nil
+}
+
+// pause keeps to the rate after n records.
+func (u *Upkeep) pause(ctx context.Context, n int) error {
+	for n > 0 && ctx.Err() == nil {
+		part := min(n, u.limiter.Burst())
+		if u.limiter.WaitN(ctx, part) == nil { // else the rate has just been lowered
+			n -= part
+		}
+	}
+	return ctx.Err()
+}

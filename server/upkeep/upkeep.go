@@ -1,0 +1,160 @@
+// Package upkeep does what a service's keys need as time goes by: it makes new
+// versions of those that are due, and moves records from older data keys to the
+// active one. It knows no gRPC.
+//
+// Everything that it does is committed with an audit event of the system, in
+// units that are good wherever the process is killed between them. What is left
+// to do is read off the store each time, so nothing has to be remembered over a
+// restart. Several replicas may do it beside each other: one of them makes the
+// version, and a record that two move is moved once.
+package upkeep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// Config holds what an Upkeep is made of. All of it is required but where a
+// field says otherwise.
+type Config struct {
+	Namespace  string
+	Keystore   *keystore.Keystore
+	Tokenizer  *tokenizer.Tokenizer
+	Store      tokenizer.Store
+	Audit      *audit.Log
+	PolicyHash string // for events
+	Logger     *slog.Logger
+
+	// Rotation says when keys are due. A class that is not in it is replaced by
+	// command only.
+	Rotation map[keystore.Class]Due
+
+	// Rate is how many records are moved a second at most. 0 moves none unless
+	// Reseal asks for it.
+	Rate int
+
+	// Period is how often it is looked what is to be done; 0 stands for a
+	// minute.
+	Period time.Duration
+}
+
+// Due says when a key is replaced: whichever comes first. Zero stands for
+// never.
+type Due struct {
+	Age  time.Duration // since it was made
+	Uses uint64        // how often it has sealed; for data keys only
+}
+
+// Upkeep looks after the keys of a namespace. It is safe for concurrent use.
+type Upkeep struct {
+	Config
+	limiter *rate.Limiter
+	wake    chan struct{}
+
+	mu       sync.Mutex
+	progress Progress
+	asked    bool // Reseal has asked for a pass
+}
+
+// New returns an Upkeep, which does nothing before Run.
+func New(cfg Config) *Upkeep {
+	if cfg.Period <= 0 {
+		cfg.Period = time.Minute
+	}
+	u := &Upkeep{Config: cfg, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(0, batch)}
+	u.setRate(cfg.Rate)
+	return u
+}
+
+// Run looks after the keys until ctx ends.
+func (u *Upkeep) Run(ctx context.Context) {
+	tick := time.NewTicker(u.Period)
+	defer tick.Stop()
+	for {
+		u.step(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-u.wake:
+		}
+	}
+}
+
+// Wake has Run look now what is to be done.
+func (u *Upkeep) Wake() {
+	select {
+	case u.wake <- struct{}{}:
+	default:
+	}
+}
+
+// step does what is to be done. Errors are logged; the next step tries again.
+func (u *Upkeep) step(ctx context.Context) {
+	for class, due := range u.Rotation {
+		if err := u.rotateIfDue(ctx, class, due); err != nil && ctx.Err() == nil {
+			u.Logger.Warn("key is due but can't be replaced now", "class", class, "error", err)
+		}
+	}
+	if err := u.resealAll(ctx); err != nil && ctx.Err() == nil {
+		u.Logger.Warn("records can't be moved to the active data key now", "error", err)
+	}
+}
+
+// rotateIfDue makes a new version of a class whose active key is due.
+func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due) error {
+	keys, err := u.Keystore.Keys(ctx, u.Namespace)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.Class != class || !k.Active {
+			continue
+		}
+		old := due.Age > 0 && time.Since(k.Created) >= due.Age
+		spent := class == keystore.Data && due.Uses > 0 && u.uses(ctx, k) >= due.Uses
+		if !old && !spent {
+			return nil
+		}
+		return u.rotate(ctx, class)
+	}
+	return nil
+}
+
+// uses returns how often a data key has sealed, as far as is known here.
+func (u *Upkeep) uses(ctx context.Context, k keystore.ShelvedKey) uint64 {
+	ring, err := u.Keystore.Keyring(ctx, u.Namespace)
+	if err != nil {
+		return k.Count.Sealed
+	}
+	return max(k.Count.Sealed, ring.Uses(k.Version))
+}
+
+func (u *Upkeep) rotate(ctx context.Context, class keystore.Class) error {
+	k, err := u.Keystore.NewVersion(ctx, u.Namespace, class)
+	if err != nil {
+		return err
+	}
+	event := audit.SystemEvent(audit.ActionRotateKey, u.Namespace, u.PolicyHash)
+	event.Keys = []string{KeyName(k.ID())}
+	_, err = u.Audit.Commit(ctx, tokenizer.Unit{Keys: []keystore.WrappedKey{k}}, &event)
+	if errors.Is(err, keystore.ErrKeyExists) {
+		err = nil // another replica was first
+	} else if err == nil {
+		u.Logger.Info("key replaced, since it was due", "class", class, "version", k.Version)
+	}
+	return errors.Join(err, u.Keystore.Reload(ctx, u.Namespace))
+}
+
+// KeyName is how events name a key: "<class>/<version>".
+func KeyName(id keystore.KeyID) string { return fmt.Sprintf("%v/%d", id.Class, id.Version) }
