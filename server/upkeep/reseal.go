@@ -24,6 +24,7 @@ type Progress struct {
 	Running bool
 	Began   time.Time // of the pass that is running, or ran last
 	Moved   uint64    // in this pass
+	Total   uint64    // moved since New, in all passes
 	Failed  uint64    // in this pass: records that don't open
 	Rate    int       // records a second at most; 0 if none are moved unasked
 }
@@ -86,7 +87,7 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 		return err
 	}
 	u.mu.Lock()
-	u.progress = Progress{Running: true, Began: time.Now()}
+	u.progress = Progress{Running: true, Began: time.Now(), Total: u.progress.Total}
 	u.mu.Unlock()
 	err = u.pass(ctx)
 	u.mu.Lock()
@@ -118,6 +119,7 @@ func (u *Upkeep) pass(ctx context.Context) error {
 		}
 		u.mu.Lock()
 		u.progress.Moved += uint64(moved)
+		u.progress.Total += uint64(moved)
 		u.progress.Failed += uint64(r.Failed)
 		u.mu.Unlock()
 		if after = r.Next; after == 0 {

@@ -34,6 +34,7 @@ type Config struct {
 	Store    Store              `yaml:"store"`
 	Keystore Keystore           `yaml:"keystore"`
 	Audit    Audit              `yaml:"audit"`
+	Metrics  Metrics            `yaml:"metrics"`
 	Policy   string             `yaml:"policy"` // path of the policy file
 	Profiles map[string]Profile `yaml:"profiles"`
 }
@@ -81,22 +82,14 @@ type Bolt struct {
 	Directory string `yaml:"directory"` // made if it doesn't exist
 }
 
-// Keystore says what guards the keys. Exactly one kind is named.
-type Keystore struct {
-	Local *LocalKeystore `yaml:"local"`
-}
-
-// LocalKeystore is a root key in a file. A passphrase comes from a file or
-// from an environment variable, never from the configuration itself.
-type LocalKeystore struct {
-	RootKey        string `yaml:"root_key"`
-	PassphraseFile string `yaml:"passphrase_file"`
-	PassphraseEnv  string `yaml:"passphrase_env"`
-}
-
 // Audit says where the readable audit log goes.
 type Audit struct {
 	Directory string `yaml:"directory"` // made if it doesn't exist
+}
+
+// Metrics says where metrics are served, over plain HTTP.
+type Metrics struct {
+	Listen string `yaml:"listen"` // host:port; none if empty
 }
 
 // Profile is one of tokenizer.Profile, under its name.
@@ -182,13 +175,9 @@ func (c *Config) check(doc document) error {
 	} else {
 		require(c.Store.Bolt.Directory, "store", "bolt", "directory")
 	}
-	if local := c.Keystore.Local; local == nil {
-		fault("keystore.local is required: it is the one kind of keystore", "keystore", "local")
-	} else {
-		require(local.RootKey, "keystore", "local", "root_key")
-		if local.PassphraseFile != "" && local.PassphraseEnv != "" {
-			fault("passphrase_env and passphrase_file are both given", "keystore", "local", "passphrase_env")
-		}
+	c.Keystore.check(fault, require)
+	if err := CheckListen(c.Metrics.Listen); c.Metrics.Listen != "" && err != nil {
+		fault("listen "+err.Error(), "metrics", "listen")
 	}
 	if len(c.Profiles) == 0 {
 		fault("at least one profile is required", "profiles")
@@ -247,9 +236,11 @@ func CheckListen(address string) error {
 // resolve makes the file's paths relative to its directory.
 func (c *Config) resolve(dir string) {
 	paths := []*string{&c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.TLS.ClientCA,
-		&c.Store.Bolt.Directory, &c.Keystore.Local.RootKey, &c.Audit.Directory, &c.Policy}
-	if c.Keystore.Local.PassphraseFile != "" {
-		paths = append(paths, &c.Keystore.Local.PassphraseFile)
+		&c.Store.Bolt.Directory, &c.Audit.Directory, &c.Policy}
+	for _, p := range c.Keystore.paths() {
+		if *p != "" {
+			paths = append(paths, p)
+		}
 	}
 	for _, p := range paths {
 		if !filepath.IsAbs(*p) {

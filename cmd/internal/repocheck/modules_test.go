@@ -18,6 +18,9 @@ var allowedModules = map[string]string{
 	"github.com/spf13/cobra":                          "the command line",
 	"golang.org/x/crypto":                             "Argon2id for the passphrase of a root key file",
 	"golang.org/x/sync":                               "errgroup and singleflight",
+	"golang.org/x/term":                               "whether to draw a progress bar",
+	"golang.org/x/time":                               "the rate at which records are moved to a new key",
+	"github.com/prometheus/client_golang":             "metrics",
 	"github.com/rogpeppe/go-internal":                 "test scripts against the real main",
 	"github.com/hashicorp/vault/api":                  "the transit keystore",
 }

@@ -1,0 +1,124 @@
+// Package metrics shows what a service measures of itself in the format of
+// Prometheus. Labels have few values, all of them ours: never a token, a value
+// or anything that a caller chose.
+package metrics
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/upkeep"
+)
+
+// Sources are what is measured. All are required.
+type Sources struct {
+	Namespace string
+	Keystore  *keystore.Keystore
+	Upkeep    *upkeep.Upkeep
+}
+
+// Handler returns the page with the metrics of the sources, of the Go runtime
+// and of the process. It is safe for concurrent use.
+func Handler(s Sources) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		keys(s),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// keys collects what there is to tell of keys, when it is asked for.
+type keys Sources
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("coatcheck_"+name, help, labels, nil)
+}
+
+var (
+	stateDesc     = describe("keystore_state", "1 for the state that the keystore is in, 0 for the others.", "state")
+	confirmedDesc = describe("keystore_confirmed_timestamp_seconds", "When the root key's guard last confirmed the keys, in Unix seconds; 0 if it has not.")
+	sealsDesc     = describe("keystore_seals_timestamp_seconds", "When the keys will be sealed if the root key's guard stays away, in Unix seconds; 0 unless it is away.")
+	memoryDesc    = describe("keystore_keys_in_memory", "Keys in memory, those in use by calls included.")
+	recordsDesc   = describe("keys_records", "The census: records under a version of a data or token key.", "class", "version")
+	usesDesc      = describe("keys_uses", "How often a version of a data key has sealed; at most 2^32.", "version")
+	createdDesc   = describe("keys_created_timestamp_seconds", "When a key version was made, in Unix seconds.", "class", "version")
+	rootDesc      = describe("keys_root_version", "The version of the root key that a key version is wrapped under.", "class", "version")
+	runningDesc   = describe("reseal_running", "1 while records are being moved to the active data key.")
+	remainingDesc = describe("reseal_remaining_records", "Records that are not under the active data key.")
+	movedDesc     = describe("reseal_moved_records_total", "Records moved to the active data key.")
+	failedDesc    = describe("reseal_failed_records", "Records that could not be opened in the latest pass.")
+)
+
+// Describe implements prometheus.Collector.
+func (keys) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		stateDesc, confirmedDesc, sealsDesc, memoryDesc, recordsDesc, usesDesc, createdDesc, rootDesc,
+		runningDesc, remainingDesc, movedDesc, failedDesc,
+	} {
+		descs <- d
+	}
+}
+
+// collectTimeout is how long the store is waited for.
+const collectTimeout = 3 * time.Second
+
+// Collect implements prometheus.Collector.
+func (k keys) Collect(metrics chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	status := k.Keystore.Status()
+	for _, state := range []keystore.State{keystore.Ready, keystore.Offline, keystore.Sealed} {
+		gauge(stateDesc, one(state == status.State), state.String())
+	}
+	gauge(confirmedDesc, seconds(status.Confirmed))
+	gauge(sealsDesc, seconds(status.Until))
+	gauge(memoryDesc, float64(status.Keys))
+	progress := k.Upkeep.Progress()
+	gauge(runningDesc, one(progress.Running))
+	gauge(failedDesc, float64(progress.Failed))
+	metrics <- prometheus.MustNewConstMetric(movedDesc, prometheus.CounterValue, float64(progress.Total))
+
+	ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
+	defer cancel()
+	shelved, err := k.Keystore.Keys(ctx, k.Namespace)
+	if err != nil {
+		return // the store is away; health says so
+	}
+	gauge(remainingDesc, float64(upkeep.Remaining(shelved)))
+	for _, key := range shelved {
+		class, version := key.Class.String(), strconv.FormatUint(uint64(key.Version), 10)
+		gauge(createdDesc, seconds(key.Created), class, version)
+		gauge(rootDesc, float64(key.RootVersion), class, version)
+		if key.Class == keystore.Data || key.Class == keystore.Token {
+			gauge(recordsDesc, float64(key.Count.Records), class, version)
+		}
+		if key.Class == keystore.Data {
+			gauge(usesDesc, float64(key.Count.Sealed), version)
+		}
+	}
+}
+
+func one(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// seconds returns a time in Unix seconds, 0 for none.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
