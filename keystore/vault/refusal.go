@@ -17,6 +17,7 @@ import (
 type refusal struct {
 	status  int
 	missing bool // there is no such key
+	invalid bool // the secret id is wrong, for which some versions have status 500
 }
 
 // Error implements error.
@@ -27,6 +28,9 @@ func (r refusal) Error() string {
 	}
 	if r.missing {
 		text += ": no such key"
+	}
+	if r.invalid {
+		text += ": invalid secret id"
 	}
 	return text
 }
@@ -42,6 +46,7 @@ func asRefusal(err error) (r refusal, ok bool) {
 	r.status = response.StatusCode
 	for _, text := range response.Errors {
 		r.missing = r.missing || strings.Contains(text, "encryption key not found")
+		r.invalid = r.invalid || strings.Contains(text, "invalid secret id")
 	}
 	return r, true
 }
@@ -50,7 +55,7 @@ func asRefusal(err error) (r refusal, ok bool) {
 // says that what we sent is wrong.
 func (r refusal) class(bad error) error {
 	switch {
-	case r.missing:
+	case r.missing, r.invalid:
 		return keystore.ErrDenied
 	case r.status == http.StatusBadRequest:
 		return bad

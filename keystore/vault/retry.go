@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,10 @@ func (b *Backend) retry(ctx context.Context, resp *http.Response, err error) (bo
 		return true, nil
 	}
 	status := resp.StatusCode
+	if status == http.StatusInternalServerError && strings.HasSuffix(resp.Request.URL.Path, "/login") {
+		// Some versions say so of a wrong secret id, and count the tries.
+		return false, nil
+	}
 	return status >= 500 || standby(status) ||
 		status == http.StatusTooManyRequests || status == http.StatusPreconditionFailed, nil
 }

@@ -22,19 +22,14 @@ type session struct {
 	replaced chan struct{} // closed when there is a newer one
 
 	// refused is when a request of this session was refused right after its
-	// login, in Unix nanoseconds, or zero: another login would not help then.
+	// login, in Unix nanoseconds, or zero: another login did not help then.
 	refused atomic.Int64
 }
 
-// reloginPause is how long no new login is tried for a request that is refused
-// although its login has succeeded. It bounds the tokens that Vault has to keep
-// for one who may log in and nothing else.
+// reloginPause is how long no new login with the same credentials is tried for a
+// request that is refused although its login has succeeded. It bounds the tokens
+// that Vault has to keep for one who may log in and nothing else.
 const reloginPause = time.Second
-
-// justRefused reports whether logging in again has just proved useless.
-func (s *session) justRefused() bool {
-	return time.Since(time.Unix(0, s.refused.Load())) < reloginPause
-}
 
 // keeper holds the session and replaces it: when it is refused, when it can't be
 // renewed any more, and when others put new credentials in place. It is safe for
@@ -206,6 +201,16 @@ func (k *keeper) watch(s *session) {
 		}
 		pause = min(max(2*pause, time.Second), time.Minute)
 	}
+}
+
+// useless reports whether another login would end as the last one did, for all
+// that is known: in a session that nothing is allowed to.
+func (k *keeper) useless(s *session) bool {
+	if time.Since(time.Unix(0, s.refused.Load())) >= reloginPause {
+		return false
+	}
+	now, err := k.method()
+	return err == nil && now.print == s.print
 }
 
 // renewed replaces the session if others have put a new token in place.

@@ -81,7 +81,7 @@ func (b *Backend) transit(ctx context.Context, op string, body []byte, answer an
 		return b.wrapError(op, err)
 	}
 	err = b.write(ctx, s, op, body, answer)
-	if !forbidden(err) || s.justRefused() {
+	if !forbidden(err) || b.keeper.useless(s) {
 		return b.classify(ctx, op, err, bad)
 	}
 	s, err = b.keeper.after(ctx, s)

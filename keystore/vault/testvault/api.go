@@ -189,6 +189,28 @@ func (v *Vault) RevokeToken(token string) {
 	v.Do(http.MethodPost, "auth/token/revoke", fields{"token": token}, nil)
 }
 
+// TokenInfo is what Vault knows of a token, as far as tests look at it.
+type TokenInfo struct {
+	Policies    []string `json:"policies"`
+	Created     int64    `json:"creation_time"`     // Unix seconds
+	LastRenewal int64    `json:"last_renewal_time"` // Unix seconds, zero if it never was
+}
+
+// LookUp returns what Vault knows of the token with an accessor, unless it has
+// expired or was revoked.
+func (v *Vault) LookUp(accessor string) (info TokenInfo, ok bool) {
+	v.t.Helper()
+	status, response, err := v.Try(v.RootToken, http.MethodPost, "auth/token/lookup-accessor", fields{"accessor": accessor})
+	if err != nil {
+		v.t.Fatalf("testvault: look up an accessor: %v", err)
+	}
+	var token struct {
+		Data TokenInfo `json:"data"`
+	}
+	ok = status == http.StatusOK && json.Unmarshal(response, &token) == nil
+	return token.Data, ok
+}
+
 // TokensOf returns the accessors of all tokens that have the policy.
 func (v *Vault) TokensOf(policy string) []string {
 	v.t.Helper()
@@ -200,20 +222,7 @@ func (v *Vault) TokensOf(policy string) []string {
 	v.Do("LIST", "auth/token/accessors", nil, &list)
 	var found []string
 	for _, accessor := range list.Data.Keys {
-		// One that has just expired is gone by now.
-		status, response, err := v.Try(v.RootToken, http.MethodPost, "auth/token/lookup-accessor", fields{"accessor": accessor})
-		if err != nil {
-			v.t.Fatalf("testvault: look up an accessor: %v", err)
-		}
-		var token struct {
-			Data struct {
-				Policies []string `json:"policies"`
-			} `json:"data"`
-		}
-		if status != http.StatusOK || json.Unmarshal(response, &token) != nil {
-			continue
-		}
-		if slices.Contains(token.Data.Policies, policy) {
+		if info, ok := v.LookUp(accessor); ok && slices.Contains(info.Policies, policy) {
 			found = append(found, accessor)
 		}
 	}
