@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+var outageRow = row{"an outage is unavailable, and passes", checkOutage}
+
 // callRows are the clauses about how a backend may be called, whatever it
 // wraps.
 func callRows() []row {
@@ -19,7 +21,7 @@ func callRows() []row {
 		{"an ended context ends the call", checkContext},
 		{"it may be used concurrently", checkConcurrent},
 		{"a usable backend passes its check", checkCheck},
-		{"an outage is unavailable, and passes", checkOutage},
+		outageRow,
 		{"a denial is denied, and passes", checkDenial},
 	}
 }

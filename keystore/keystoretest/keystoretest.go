@@ -57,6 +57,12 @@ func TestBackend(t *testing.T, h Harness) {
 	}
 }
 
+// TestOutage runs only the clause about outages, for a root key that can go away
+// in more than one way.
+func TestOutage(t *testing.T, h Harness) {
+	t.Run(outageRow.name, outageRow.run(h))
+}
+
 // row is one clause of the contract. It returns an error where the clause is
 // broken, rather than failing t, so that the suite can be tested on backends
 // that break it.

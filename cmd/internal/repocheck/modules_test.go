@@ -23,6 +23,8 @@ var allowedModules = map[string]string{
 	"github.com/prometheus/client_golang":             "metrics",
 	"github.com/rogpeppe/go-internal":                 "test scripts against the real main",
 	"github.com/hashicorp/vault/api":                  "the transit keystore",
+	"github.com/hashicorp/vault/api/auth/approle":     "logging in to Vault as an AppRole",
+	"github.com/hashicorp/vault/api/auth/kubernetes":  "logging in to Vault with a service account",
 }
 
 // unexpected returns a line for each direct requirement that has no reason.

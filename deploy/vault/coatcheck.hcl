@@ -1,0 +1,25 @@
+# All that Coatcheck may do in Vault: use one key of the transit engine.
+#
+# It can't read, make, rotate, configure or delete a key, nor list them. There is
+# no "create", since with that an encryption would make the key where it is missing,
+# under its default settings, and nobody would notice that it is another one.
+#
+# Tokens renew themselves by the policy "default", which Vault adds to every token
+# unless told otherwise. Without it all works but renewal: a new login takes its
+# place.
+
+# A new key of Coatcheck's is wrapped, and every health check.
+path "transit/encrypt/coatcheck" {
+  capabilities = ["update"]
+}
+
+# Coatcheck starts, opens a namespace, confirms its keys, and every health check.
+path "transit/decrypt/coatcheck" {
+  capabilities = ["update"]
+}
+
+# After the transit key was rotated, what is under its older versions moves to the
+# newest, and never leaves Vault in clear for that.
+path "transit/rewrap/coatcheck" {
+  capabilities = ["update"]
+}

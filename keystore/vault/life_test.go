@@ -1,0 +1,183 @@
+package vault_test
+
+import (
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/keystore/vault"
+)
+
+// shortLived is a role whose tokens live for two seconds. They have exactly the
+// policy of deploy/vault, and what the role says.
+func shortLived(t *testing.T, role map[string]any) (root, *vault.Backend) {
+	t.Helper()
+	r := newRoot(newVault(t))
+	role["token_policies"], role["token_ttl"] = r.name, "2s"
+	r.WriteRole("role", role)
+	cfg := r.config()
+	cfg.Auth.AppRole = &vault.AppRoleAuth{
+		RoleID: r.RoleID("role"), SecretID: vault.Secret{File: writeFile(t, r.SecretID("role"))},
+	}
+	b := open(t, cfg)
+	wantWork(t, "at first", b)
+	return r, b
+}
+
+// onlyToken returns the accessor of the one token that there is.
+func onlyToken(t *testing.T, r root) string {
+	t.Helper()
+	all := r.TokensOf(r.name)
+	if len(all) != 1 {
+		t.Fatalf("%d tokens, want 1", len(all))
+	}
+	return all[0]
+}
+
+func TestRenewal(t *testing.T) {
+	t.Parallel()
+	r, b := shortLived(t, map[string]any{})
+	token := onlyToken(t, r)
+	eventually(t, "a token that is renewed past three of its lives", func() bool {
+		info, ok := r.LookUp(token)
+		if !ok {
+			t.Fatal("the token has ended")
+		}
+		return info.LastRenewal >= info.Created+6
+	})
+	wantWork(t, "on the renewed token", b)
+	if onlyToken(t, r) != token {
+		t.Error("it has logged in again")
+	}
+}
+
+// wantNewLogin fails unless another token takes the first one's place without
+// anybody noticing.
+func wantNewLogin(t *testing.T, r root, b *vault.Backend) {
+	t.Helper()
+	first := onlyToken(t, r)
+	eventually(t, "another token", func() bool {
+		if err := b.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range r.TokensOf(r.name) {
+			if token != first {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestNewLoginWithoutRenewal(t *testing.T) {
+	t.Parallel()
+	r, b := shortLived(t, map[string]any{"token_no_default_policy": true})
+	wantNewLogin(t, r, b)
+}
+
+func TestNewLoginAtMaxTTL(t *testing.T) {
+	t.Parallel()
+	r, b := shortLived(t, map[string]any{"token_max_ttl": "3s"})
+	wantNewLogin(t, r, b)
+}
+
+// A token that has ended during an outage is replaced when it is over.
+func TestOutageLongerThanToken(t *testing.T) {
+	t.Parallel()
+	r, b := shortLived(t, map[string]any{})
+	r.Stop()
+	wantErr(t, "Check", b.Check(t.Context()), keystore.ErrUnavailable)
+	r.Restart()
+	r.RevokeTokensOf(r.name)
+	wantWork(t, "after the outage", b)
+}
+
+// Many who need a login at once get one.
+func TestOneLogin(t *testing.T) {
+	r := newRoot(newVault(t))
+	b := open(t, r.appRole(t))
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() { wantWork(t, "at once", b) })
+	}
+	wg.Wait()
+	onlyToken(t, r)
+	r.RevokeTokensOf(r.name)
+	for range 32 {
+		wg.Go(func() { wantWork(t, "at once, with a revoked token", b) })
+	}
+	wg.Wait()
+	onlyToken(t, r)
+}
+
+// One who may log in and then nothing doesn't make a token for every call.
+func TestDeniedCallsMakeFewTokens(t *testing.T) {
+	r := newRoot(newVault(t))
+	b := open(t, r.appRole(t))
+	wantWork(t, "at first", b)
+	r.DeletePolicy(r.name)
+	began := time.Now()
+	for range 20 {
+		wantErr(t, "Check", b.Check(t.Context()), keystore.ErrDenied)
+	}
+	if n, most := len(r.TokensOf(r.name)), 2+int(time.Since(began)/time.Second); n > most {
+		t.Errorf("%d tokens, want at most %d", n, most)
+	}
+	r.allow()
+	wantWork(t, "with the policy again", b)
+}
+
+// running returns the goroutines that are ours or a transport's.
+func running() []string {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	var found []string
+	for _, g := range strings.Split(string(stacks), "\n\n") {
+		for _, trace := range []string{"keystore/vault.(*", "net/http.(*persistConn)", "api.(*LifetimeWatcher)", "net/http.(*Transport)"} {
+			if strings.Contains(g, trace) {
+				found = append(found, g)
+				break
+			}
+		}
+	}
+	return found
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	r := newRoot(newVault(t))
+	cfg := r.appRole(t)
+	cfg.Timeout = time.Minute
+	before := len(running())
+	b := open(t, cfg)
+	wantWork(t, "at first", b)
+	if len(running()) <= before {
+		t.Fatal("nothing runs that could leak, or it isn't seen")
+	}
+	// A call that hangs, and a login that does.
+	r.RevokeTokensOf(r.name)
+	r.Hang()
+	defer r.Resume()
+	ended := make(chan error)
+	go func() { ended <- b.Check(t.Context()) }()
+	fresh := open(t, cfg)
+	go func() { ended <- fresh.Check(t.Context()) }()
+	eventually(t, "two calls that hang", func() bool {
+		return strings.Count(strings.Join(running(), "\n"), "vault.(*Backend).Check") == 2
+	})
+	for _, b := range []*vault.Backend{b, fresh} {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 {
+		wantErr(t, "Check while it is closed", <-ended, keystore.ErrUnavailable)
+	}
+	eventually(t, "the end of all goroutines", func() bool { return len(running()) <= before })
+	wantErr(t, "Check after that", b.Check(t.Context()), keystore.ErrUnavailable)
+	if err := b.Close(); err != nil {
+		t.Errorf("closed again: %v", err)
+	}
+}
