@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/term"
+
 	"github.com/coatcheck/coatcheck/cmd/internal/command"
 )
 
@@ -18,5 +20,6 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(command.Run(ctx, os.Args[1:], command.Env{
 		Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
+		Terminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}))
 }

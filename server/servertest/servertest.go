@@ -128,7 +128,7 @@ func Start(t testing.TB, o Options) *Instance {
 	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
 	tokens := must(tokenizer.New(keys, seen, Profiles()))(t)
 	o.Upkeep.Namespace, o.Upkeep.Keystore, o.Upkeep.Tokenizer = server.DefaultNamespace, keys, tokens
-	o.Upkeep.Store, o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = seen, log, rules.Hash(), logger
+	o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = log, rules.Hash(), logger
 	keeper := upkeep.New(o.Upkeep)
 	srv := must(server.New(server.Config{
 		TLS: &tls.Config{

@@ -40,7 +40,7 @@ func (u *Upkeep) Progress() Progress {
 
 // Reseal asks for a pass over all records at a rate, from now on; 0 stands for
 // the configured one, or else DefaultRate. A pass that is running goes on at
-// the new rate.
+// the new rate, and another follows it.
 func (u *Upkeep) Reseal(perSecond int) {
 	if perSecond == 0 {
 		perSecond = u.Config.Rate
@@ -49,7 +49,7 @@ func (u *Upkeep) Reseal(perSecond int) {
 		perSecond = DefaultRate
 	}
 	u.mu.Lock()
-	u.asked = true
+	u.asked++
 	u.mu.Unlock()
 	u.setRate(perSecond)
 	u.Wake()
@@ -76,8 +76,9 @@ func Remaining(keys []keystore.ShelvedKey) (records uint64) {
 // is wanted.
 func (u *Upkeep) resealAll(ctx context.Context) error {
 	u.mu.Lock()
-	wanted := u.asked || u.Config.Rate > 0
-	stuck := !u.asked && u.progress.Moved == 0 && u.progress.Failed > 0 && time.Since(u.progress.Began) < time.Hour
+	asked := u.asked
+	wanted := asked > u.answered || u.Config.Rate > 0
+	stuck := asked == u.answered && u.progress.Moved == 0 && u.progress.Failed > 0 && time.Since(u.progress.Began) < time.Hour
 	u.mu.Unlock()
 	keys, err := u.Keystore.Keys(ctx, u.Namespace)
 	if err != nil || !wanted || stuck || Remaining(keys) == 0 {
@@ -93,8 +94,10 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 	u.mu.Lock()
 	u.progress.Running = false
 	if err == nil {
-		u.asked = false
-		u.setRate(u.Config.Rate)
+		u.answered = asked
+		if u.asked == asked {
+			u.setRate(u.Config.Rate)
+		}
 	}
 	p := u.progress
 	u.mu.Unlock()

@@ -30,7 +30,6 @@ type Config struct {
 	Namespace  string
 	Keystore   *keystore.Keystore
 	Tokenizer  *tokenizer.Tokenizer
-	Store      tokenizer.Store
 	Audit      *audit.Log
 	PolicyHash string // for events
 	Logger     *slog.Logger
@@ -63,7 +62,8 @@ type Upkeep struct {
 
 	mu       sync.Mutex
 	progress Progress
-	asked    bool // Reseal has asked for a pass
+	asked    int // how many passes Reseal has asked for
+	answered int // how many of those have been made
 }
 
 // New returns an Upkeep, which does nothing before Run.

@@ -20,6 +20,9 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Version        string
+
+	// Terminal says that Stderr is a terminal, on which progress can be drawn.
+	Terminal bool
 }
 
 // usageError is a mistake in how the command was called.
@@ -43,16 +46,9 @@ func Run(ctx context.Context, args []string, env Env) int {
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(env), devCommand(env), checkConfigCommand(env), keygenCommand(env), versionCommand(env))
-	for _, c := range append(root.Commands(), root) {
-		accepts := c.Args
-		c.Args = func(cmd *cobra.Command, args []string) error {
-			if err := accepts(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		}
-	}
+	root.AddCommand(serveCommand(env), devCommand(env), checkConfigCommand(env), keygenCommand(env),
+		keysCommand(env), vaultSetupCommand(env), versionCommand(env))
+	markUsage(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -63,6 +59,20 @@ func Run(ctx context.Context, args []string, env Env) int {
 		return 2
 	}
 	return 1
+}
+
+// markUsage makes a usageError of what is wrong with a command's arguments.
+func markUsage(c *cobra.Command) {
+	accepts := c.Args
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if err := accepts(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+	for _, sub := range c.Commands() {
+		markUsage(sub)
+	}
 }
 
 // logger returns the log of a service: a line an event, to standard error.

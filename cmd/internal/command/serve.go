@@ -24,6 +24,7 @@ func (e Env) options(c *config.Config) service.Options {
 
 func serveCommand(env Env) *cobra.Command {
 	var path string
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve",
@@ -34,10 +35,13 @@ func serveCommand(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return service.Run(cmd.Context(), env.options(c))
+			o := env.options(c)
+			o.Wait = wait
+			return service.Run(cmd.Context(), o)
 		},
 	}
 	requireConfig(cmd, &path)
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the keystore for as long as it takes")
 	return cmd
 }
 
@@ -46,7 +50,7 @@ func checkConfigCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check-config --config FILE",
 		Short: "Check a configuration and all that it names, without serving",
-		Long:  "Reads the configuration, the policy, the certificates and the root key as serve\nwould, and says what is wrong with them. The store is not opened.",
+		Long:  "Reads the configuration, the policy, the certificates and the root key as serve\nwould, and says what is wrong with them. The store is not opened, and Vault is not asked.",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			c, err := config.Load(path)

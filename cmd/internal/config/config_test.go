@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coatcheck/coatcheck/keystore"
 )
 
 const good = `version: 1
@@ -54,6 +56,52 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+func TestLoadVault(t *testing.T) {
+	c, err := load(t, strings.Replace(good, "local: {root_key: root.key}", `vault:
+    address: [https://a:8200, https://b:8200]
+    ca_file: ca.pem
+    retries: 0
+    auth:
+      app_role: {role_id: r, secret_id: {file: secret}}
+  max_offline: 0s
+  lease: 5s
+  reseal_rate: 0
+  rotation:
+    data: {age: 2160h}
+    token: {age: 8760h}`, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := c.Keystore.Vault.Config(nil)
+	if len(v.Address) != 2 || !filepath.IsAbs(v.CAFile) || !filepath.IsAbs(v.Auth.AppRole.SecretID.File) || v.Retries != -1 {
+		t.Errorf("Vault: %+v", v)
+	}
+	if o := c.Keystore.Options(); o.MaxOffline != 0 || o.Lease != 5*time.Second {
+		t.Errorf("options: %+v", o)
+	}
+	keep := c.Keystore.Upkeep()
+	data, token := keep.Rotation[keystore.Data], keep.Rotation[keystore.Token]
+	if keep.Rate != 0 || data.Age != 90*24*time.Hour || data.Uses != keystore.MaxUses/2 || token.Age != 365*24*time.Hour || len(keep.Rotation) != 2 {
+		t.Errorf("upkeep: %+v", keep)
+	}
+}
+
+func TestKeystoreDefaults(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := c.Keystore.Options(); o.MaxOffline != 15*time.Minute {
+		t.Errorf("options: %+v", o)
+	}
+	if keep := c.Keystore.Upkeep(); keep.Rate != 1000 || keep.Rotation[keystore.Data].Uses != keystore.MaxUses/2 || len(keep.Rotation) != 1 {
+		t.Errorf("upkeep: %+v", keep)
+	}
+	if c.Keystore.Wait() != 10*time.Second {
+		t.Errorf("wait: %v", c.Keystore.Wait())
+	}
+}
+
 func TestFaults(t *testing.T) {
 	for _, row := range []struct {
 		name, old, with string
@@ -69,7 +117,23 @@ func TestFaults(t *testing.T) {
 		{"missing", "listen: 127.0.0.1:7443", "allow_common_name: true", []string{":2:1: server.listen is required"}},
 		{"address without a port", "listen: 127.0.0.1:7443", "listen: localhost", []string{`:3:3: listen must be host:port, not "localhost"`}},
 		{"no store", "bolt: {directory: data}", "bolt:", []string{":7:3: store.bolt is required"}},
-		{"no keystore", "local: {root_key: root.key}", "local:", []string{":9:3: keystore.local is required"}},
+		{"no keystore", "local: {root_key: root.key}", "local:", []string{":8:1: keystore.vault or keystore.local is required"}},
+		{"two keystores", "local: {root_key: root.key}", "vault: {address: [https://v:8200], auth: {token: {env: T}}}\n  local: {root_key: root.key}", []string{":9:3: vault and local are both given"}},
+		{"lease too short", "local: {root_key: root.key}", "local: {root_key: root.key}\n  lease: 1ms", []string{":10:3: lease must be from 100ms to 1h"}},
+		{"offline below zero", "local: {root_key: root.key}", "local: {root_key: root.key}\n  max_offline: -1s", []string{":10:3: max_offline must be from 0"}},
+		{"reseal rate", "local: {root_key: root.key}", "local: {root_key: root.key}\n  reseal_rate: -1", []string{":10:3: reseal_rate must be from 0"}},
+		{"rotation of no class", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {dat: {age: 1h}}", []string{`:10:14: "dat" is none of [data token index subject audit]`}},
+		{"rotation by uses of a token key", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {token: {uses: 5}}", []string{":10:22: uses are counted for data keys only"}},
+		{"too many uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 4294967296}}", []string{":10:21: uses must be at most"}},
+		{"rotation every second", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {age: 1s}}", []string{":10:21: age must be from 1m"}},
+		{"metrics", "policy: policy.yaml", "policy: policy.yaml\nmetrics: {listen: 9090}", []string{`:12:11: listen must be host:port, not "9090"`}},
+		{"Vault in the clear", "local: {root_key: root.key}", "vault: {address: [http://vault.example:8200], auth: {token: {env: T}}}", []string{":9:11: address[0] "}},
+		{"Vault without an address", "local: {root_key: root.key}", "vault: {auth: {token: {env: T}}}", []string{":9:3: address "}},
+		{"Vault without auth", "local: {root_key: root.key}", "vault: {address: [https://v:8200]}", []string{":9:3: auth names 0 methods"}},
+		{"Vault with two auths", "local: {root_key: root.key}", "vault: {address: [https://v:8200], auth: {token: {env: T}, kubernetes: {role: r}}}", []string{":9:38: auth names 2 methods"}},
+		{"a secret in the configuration", "local: {root_key: root.key}", "vault: {address: [https://v:8200], auth: {token: {value: hvs.x}}}", []string{`unknown key "value"`}},
+		{"no secret id", "local: {root_key: root.key}", "vault: {address: [https://v:8200], auth: {app_role: {role_id: r}}}", []string{":9:45: auth.app_role.secret_id names neither"}},
+		{"Vault timeout", "local: {root_key: root.key}", "vault: {address: [https://v:8200], timeout: 1h, auth: {token: {env: T}}}", []string{":9:38: timeout must be"}},
 		{"two passphrases", "root_key: root.key", "root_key: r, passphrase_env: E, passphrase_file: f", []string{":9:24: passphrase_env and passphrase_file are both given"}},
 		{"limit too small", "in_flight: 100", "message_size: 1000", []string{":5:26: message_size must be from 131072"}},
 		{"limit too long", "deadline: 5s", "deadline: 48h", []string{":5:12: deadline must be from 1ms to 24h"}},

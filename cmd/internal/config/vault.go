@@ -1,15 +1,20 @@
 package config
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"github.com/coatcheck/coatcheck/keystore/vault"
+)
 
 // VaultKeystore is a key of HashiCorp Vault's transit engine. Secrets come
 // from files or environment variables, never from the configuration itself.
 type VaultKeystore struct {
-	Addresses         []string      `yaml:"addresses"` // https://host:port, tried in turn
-	Namespace         string        `yaml:"namespace"` // of Vault Enterprise
-	CA                string        `yaml:"ca"`        // PEM file; the system's authorities if empty
+	Address           []string      `yaml:"address"` // https://host:port, tried in turn
+	Namespace         string        `yaml:"namespace"`
+	CAFile            string        `yaml:"ca_file"`
 	ServerName        string        `yaml:"server_name"`
-	ClientCertificate string        `yaml:"client_certificate"` // PEM files, for TLS and auth.certificate
+	ClientCertificate string        `yaml:"client_certificate"`
 	ClientKey         string        `yaml:"client_key"`
 	Mount             string        `yaml:"mount"`
 	Key               string        `yaml:"key"`
@@ -20,25 +25,24 @@ type VaultKeystore struct {
 
 // VaultAuth says how to log in to Vault. Exactly one way is named.
 type VaultAuth struct {
-	Token       *VaultToken       `yaml:"token"`
-	AppRole     *VaultAppRole     `yaml:"approle"`
+	Token       *VaultSecret      `yaml:"token"`
+	AppRole     *VaultAppRole     `yaml:"app_role"`
 	Kubernetes  *VaultKubernetes  `yaml:"kubernetes"`
 	Certificate *VaultCertificate `yaml:"certificate"`
 }
 
-// VaultToken is a token that somebody else has got, such as Vault Agent.
-type VaultToken struct {
+// VaultSecret says where a secret is: in a file or in an environment variable.
+type VaultSecret struct {
 	File string `yaml:"file"`
 	Env  string `yaml:"env"`
 }
 
 // VaultAppRole is a role and its secret.
 type VaultAppRole struct {
-	Mount        string `yaml:"mount"`
-	RoleID       string `yaml:"role_id"`
-	RoleIDFile   string `yaml:"role_id_file"`
-	SecretIDFile string `yaml:"secret_id_file"`
-	SecretIDEnv  string `yaml:"secret_id_env"`
+	Mount      string      `yaml:"mount"`
+	RoleID     string      `yaml:"role_id"`
+	RoleIDFile string      `yaml:"role_id_file"`
+	SecretID   VaultSecret `yaml:"secret_id"`
 }
 
 // VaultKubernetes is the service account of a pod.
@@ -54,17 +58,61 @@ type VaultCertificate struct {
 	Role  string `yaml:"role"`
 }
 
+// Config returns the configuration for package vault.
+func (v *VaultKeystore) Config(getenv func(string) string) vault.Config {
+	c := vault.Config{
+		Address: v.Address, Namespace: v.Namespace, CAFile: v.CAFile, ServerName: v.ServerName,
+		ClientCertificate: v.ClientCertificate, ClientKey: v.ClientKey,
+		Mount: v.Mount, Key: v.Key, Timeout: v.Timeout, Getenv: getenv,
+	}
+	if v.Retries != nil {
+		if c.Retries = *v.Retries; c.Retries == 0 {
+			c.Retries = -1 // there 0 stands for the default
+		}
+	}
+	if a := v.Auth.Token; a != nil {
+		c.Auth.Token = &vault.TokenAuth{Secret: vault.Secret(*a)}
+	}
+	if a := v.Auth.AppRole; a != nil {
+		c.Auth.AppRole = &vault.AppRoleAuth{Mount: a.Mount, RoleID: a.RoleID, RoleIDFile: a.RoleIDFile, SecretID: vault.Secret(a.SecretID)}
+	}
+	if a := v.Auth.Kubernetes; a != nil {
+		c.Auth.Kubernetes = &vault.KubernetesAuth{Mount: a.Mount, Role: a.Role, JWTFile: a.JWTFile}
+	}
+	if a := v.Auth.Certificate; a != nil {
+		c.Auth.Certificate = &vault.CertificateAuth{Mount: a.Mount, Role: a.Role}
+	}
+	return c
+}
+
+// check reports settings that can't be.
+func (v *VaultKeystore) check(fault func(string, ...string)) {
+	at := func(field string) []string {
+		field, _, _ = strings.Cut(field, "[")
+		return append([]string{"keystore", "vault"}, strings.Split(field, ".")...)
+	}
+	for _, f := range v.Config(nil).Validate() {
+		fault(f.Error(), at(f.Field)...)
+	}
+	if v.Retries != nil && (*v.Retries < 0 || *v.Retries > 10) {
+		fault("retries must be from 0 to 10", at("retries")...)
+	}
+	if v.Timeout != 0 && (v.Timeout < 10*time.Millisecond || v.Timeout > time.Minute) {
+		fault("timeout must be from 10ms to 1m", at("timeout")...)
+	}
+}
+
 // paths returns the settings that are paths.
 func (v *VaultKeystore) paths() []*string {
-	paths := []*string{&v.CA, &v.ClientCertificate, &v.ClientKey}
-	if v.Auth.Token != nil {
-		paths = append(paths, &v.Auth.Token.File)
+	paths := []*string{&v.CAFile, &v.ClientCertificate, &v.ClientKey}
+	if a := v.Auth.Token; a != nil {
+		paths = append(paths, &a.File)
 	}
-	if v.Auth.AppRole != nil {
-		paths = append(paths, &v.Auth.AppRole.RoleIDFile, &v.Auth.AppRole.SecretIDFile)
+	if a := v.Auth.AppRole; a != nil {
+		paths = append(paths, &a.RoleIDFile, &a.SecretID.File)
 	}
-	if v.Auth.Kubernetes != nil {
-		paths = append(paths, &v.Auth.Kubernetes.JWTFile)
+	if a := v.Auth.Kubernetes; a != nil {
+		paths = append(paths, &a.JWTFile)
 	}
 	return paths
 }

@@ -11,16 +11,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/code"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/config"
 	"github.com/coatcheck/coatcheck/keystore"
-	"github.com/coatcheck/coatcheck/keystore/local"
 	"github.com/coatcheck/coatcheck/server"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/metrics"
 	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 	"github.com/coatcheck/coatcheck/tokenizer/boltstore"
 )
@@ -34,6 +34,9 @@ type Options struct {
 	Getenv func(string) string
 	Log    *slog.Logger
 
+	// Wait has a start wait for what guards the keys for as long as it takes.
+	Wait bool
+
 	// Ready, if set, is called once the service answers, with its address.
 	Ready func(net.Addr)
 }
@@ -41,14 +44,18 @@ type Options struct {
 // Check reads everything that a service reads before it opens its store, and
 // reports what is wrong with it.
 func Check(o Options) error {
-	_, err := load(o)
-	return err
+	parts, err := load(o)
+	if err != nil {
+		return err
+	}
+	return parts.close()
 }
 
 // loaded is a configuration with the files that it names read.
 type loaded struct {
 	server  server.Config // TLS, Policy, Limits, Logger
 	backend keystore.Backend
+	close   func() error // of backend
 }
 
 func load(o Options) (loaded, error) {
@@ -61,7 +68,7 @@ func load(o Options) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
-	backend, err := openBackend(c.Keystore, o.Getenv)
+	backend, closeBackend, err := openBackend(c.Keystore, o.Getenv)
 	if err != nil {
 		return loaded{}, err
 	}
@@ -70,7 +77,7 @@ func load(o Options) (loaded, error) {
 			TLS: tlsConfig, AllowCommonName: c.Server.AllowCommonName,
 			Policy: rules, Limits: c.ServerLimits(), Logger: o.Log,
 		},
-		backend: backend,
+		backend: backend, close: closeBackend,
 	}, nil
 }
 
@@ -85,29 +92,6 @@ func loadPolicy(c *config.Config) (*policy.Policy, error) {
 		profiles[name] = p.Purposes
 	}
 	return policy.Parse(c.Policy, data, policy.Vocabulary{Actions: server.Actions(), Profiles: profiles})
-}
-
-// openBackend opens what guards the keys.
-func openBackend(c config.Keystore, getenv func(string) string) (keystore.Backend, error) {
-	var passphrase []byte
-	switch {
-	case c.Local.PassphraseFile != "":
-		data, err := read("passphrase_file", c.Local.PassphraseFile)
-		if err != nil {
-			return nil, err
-		}
-		passphrase = TrimPassphrase(data)
-	case c.Local.PassphraseEnv != "":
-		passphrase = []byte(getenv(c.Local.PassphraseEnv))
-		if len(passphrase) == 0 {
-			return nil, fmt.Errorf("passphrase_env: the environment has no %s", c.Local.PassphraseEnv)
-		}
-	}
-	backend, err := local.Open(c.Local.RootKey, passphrase)
-	if err != nil {
-		return nil, fmt.Errorf("root_key: %w", err)
-	}
-	return backend, nil
 }
 
 // TrimPassphrase takes the line end off a passphrase that was read from a file.
@@ -131,13 +115,21 @@ func run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	// The port comes before anything is written, so that a second start by
+	defer func() { err = errors.Join(err, parts.close()) }()
+	// The ports come before anything is written, so that a second start by
 	// mistake leaves no trace.
 	listener, err := net.Listen("tcp", o.Config.Server.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close()
+	metricsListener, err := listenMetrics(o)
+	if err != nil {
+		return err
+	}
+	if metricsListener != nil {
+		defer metricsListener.Close()
+	}
 	store, err := openStore(o.Config.Store.Bolt.Directory)
 	if err != nil {
 		return err
@@ -148,7 +140,6 @@ func run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, segments.Close()) }()
-
 	followed := make(chan error, 1)
 	followCtx, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	go func() { followed <- segments.Run(followCtx) }()
@@ -156,39 +147,80 @@ func run(ctx context.Context, o Options) (err error) {
 		stopFollowing()
 		err = errors.Join(err, <-followed)
 	}()
+	return serve(ctx, o, parts, listener, metricsListener, store, segments)
+}
 
+// listenMetrics listens where metrics are to be served, if they are.
+func listenMetrics(o Options) (net.Listener, error) {
+	if o.Config.Metrics.Listen == "" {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", o.Config.Metrics.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: listen: %w", err)
+	}
+	o.Log.Info("serving metrics", "address", listener.Addr().String())
+	return listener, nil
+}
+
+// serve puts the parts together and serves. What works in the background goes
+// on while the server drains, and has ended when serve returns.
+func serve(ctx context.Context, o Options, parts loaded, listener, metricsListener net.Listener, store tokenizer.Store, segments *audit.Segments) (err error) {
 	log := audit.NewLog(store, segments)
-	srv, err := newServer(ctx, o, parts, store, segments, log)
+	cfg, err := newConfig(ctx, o, parts, store, segments, log)
 	if err != nil {
 		return err
 	}
-	if err := systemEvent(ctx, log, parts.server.Policy, audit.ActionStart, tokenizer.Unit{}); err != nil {
+	srv, err := server.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := systemEvent(ctx, log, cfg.Policy, audit.ActionStart); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
 	defer func() {
-		stopped := systemEvent(context.WithoutCancel(ctx), log, parts.server.Policy, audit.ActionStop, tokenizer.Unit{})
-		err = errors.Join(err, stopped)
+		err = errors.Join(err, systemEvent(context.WithoutCancel(ctx), log, cfg.Policy, audit.ActionStop))
 	}()
+	var background sync.WaitGroup
+	defer background.Wait()
+	backgroundCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
+	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
+	if metricsListener != nil {
+		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep}
+		background.Go(func() {
+			if err := serveMetrics(backgroundCtx, metricsListener, sources); err != nil {
+				o.Log.Error("metrics are served no more", "error", err)
+			}
+		})
+	}
 	if o.Ready != nil {
 		o.Ready(listener.Addr())
 	}
 	return srv.Serve(ctx, listener)
 }
 
-// newServer puts the parts together and makes the first keys if there are
-// none.
-func newServer(ctx context.Context, o Options, parts loaded, store tokenizer.Store, segments *audit.Segments, log *audit.Log) (*server.Server, error) {
-	keys := keystore.New(parts.backend, &shelf{store, log, parts.server.Policy})
-	if _, err := keys.Keyring(ctx, server.DefaultNamespace); err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
+// newConfig returns what a server is made of, with its keys loaded.
+func newConfig(ctx context.Context, o Options, parts loaded, store tokenizer.Store, segments *audit.Segments, log *audit.Log) (server.Config, error) {
+	cfg := parts.server
+	options := o.Config.Keystore.Options()
+	options.Changed = logState(o.Log)
+	shelf := &upkeep.Shelf{Store: store, Audit: log, PolicyHash: cfg.Policy.Hash()}
+	keys := keystore.New(parts.backend, shelf, options)
+	if err := loadKeys(ctx, o, keys); err != nil {
+		return cfg, fmt.Errorf("keys: %w", err)
 	}
 	tokens, err := tokenizer.New(keys, store, o.Config.TokenizerProfiles())
 	if err != nil {
-		return nil, err
+		return cfg, err
 	}
-	cfg := parts.server
-	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Audit, cfg.Segments = tokens, store, keys, log, segments
-	return server.New(cfg)
+	keeping := o.Config.Keystore.Upkeep()
+	keeping.Namespace, keeping.Keystore, keeping.Tokenizer = server.DefaultNamespace, keys, tokens
+	keeping.Audit, keeping.PolicyHash, keeping.Logger = log, cfg.Policy.Hash(), o.Log
+	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, store, keys, upkeep.New(keeping)
+	cfg.Audit, cfg.Segments = log, segments
+	return cfg, nil
 }
 
 // openStore opens the store in its directory, which it makes if need be.
@@ -219,37 +251,15 @@ func closeStore(store *boltstore.Store) error {
 	}
 }
 
-// shelf keeps wrapped keys in the store, each addition with its audit event.
-type shelf struct {
-	tokenizer.Store
-	log    *audit.Log
-	policy *policy.Policy
-}
-
-// AddWrappedKeys commits the keys. The first keys are a store's first event: a
-// store that has events and yet no keys has lost them, and new ones over the
-// lost would end any hope of getting them back.
-func (s *shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) error {
-	entries, err := s.Entries(ctx, 0, 1)
-	if err != nil {
-		return err
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("%w: the store has events, but no keys", keystore.ErrDamaged)
-	}
-	return systemEvent(ctx, s.log, s.policy, audit.ActionCreateKeys, tokenizer.Unit{Keys: keys})
-}
-
 // systemEventTimeout is how long the commit of a system event is waited for.
 const systemEventTimeout = 10 * time.Second
 
-// systemEvent commits something that the service does by itself.
-func systemEvent(ctx context.Context, log *audit.Log, p *policy.Policy, action string, unit tokenizer.Unit) error {
+// systemEvent commits something that the service does by itself and that
+// changes nothing.
+func systemEvent(ctx context.Context, log *audit.Log, p *policy.Policy, action string) error {
 	ctx, cancel := context.WithTimeout(ctx, systemEventTimeout)
 	defer cancel()
-	event := audit.Event{Time: time.Now(), Action: action, Policy: p.Hash(), Code: code.Code_OK.String()}
-	if len(unit.Keys) > 0 {
-		event.Namespace = unit.Keys[0].Namespace
-	}
-	return log.Commit(ctx, unit, &event)
+	event := audit.SystemEvent(action, "", p.Hash())
+	_, err := log.Commit(ctx, tokenizer.Unit{}, &event)
+	return err
 }

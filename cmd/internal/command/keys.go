@@ -1,0 +1,245 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/coatcheck/coatcheck/cmd/internal/client"
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+)
+
+// keyCommands are the commands about keys, with what they share.
+type keyCommands struct {
+	env     Env
+	server  client.Options
+	timeout time.Duration
+	json    bool
+}
+
+func keysCommand(env Env) *cobra.Command {
+	k := &keyCommands{env: env}
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "List, rotate, rewrap and retire the keys of a running server",
+		Long: `Works on a running server, as the caller that --cert names. A key version is taken
+out of use in three steps:
+
+  coatcheck keys rotate data      makes a new version, which is active from then on
+  coatcheck keys rewrap           moves the records that are under older ones
+  coatcheck keys retire data 1    destroys a version that nothing is under`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{errors.New("keys needs a command: list, rotate, rewrap or retire")}
+		},
+	}
+	flags := cmd.PersistentFlags()
+	k.server.Flags(flags, env.Getenv)
+	flags.DurationVar(&k.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+	flags.BoolVar(&k.json, "json", false, "print JSON")
+	cmd.AddCommand(k.list(), k.rotate(), k.rewrap(), k.retire())
+	return cmd
+}
+
+func (k *keyCommands) list() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all key versions, and how many records are under each",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+				resp, err := keys.ListKeys(ctx, &coatcheckv1.ListKeysRequest{})
+				if err != nil {
+					return err
+				}
+				if k.json {
+					return printJSON(k.env.Stdout, listingOf(resp))
+				}
+				if err := printKeys(k.env.Stdout, resp.GetKeys()...); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(k.env.Stdout, "\n%s\n%s\n", stateLine(resp, time.Now()), resealLine(resp.GetResealing()))
+				return err
+			})
+		},
+	}
+}
+
+func (k *keyCommands) rotate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate CLASS",
+		Short: "Make a new version of a class of keys",
+		Long: "Makes a new version of CLASS: " + strings.Join(classNames(), ", ") + ".\n" +
+			"It is active when the command ends. Older versions stay; see rewrap and retire.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			class, err := parseClass(args[0])
+			if err != nil {
+				return err
+			}
+			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+				resp, err := keys.RotateKey(ctx, &coatcheckv1.RotateKeyRequest{KeyClass: class})
+				if err != nil {
+					return err
+				}
+				return k.print(resp.GetKey())
+			})
+		},
+	}
+}
+
+func (k *keyCommands) rewrap() *cobra.Command {
+	var rate uint32
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "rewrap",
+		Short: "Put everything under the newest keys",
+		Long: `Wraps all keys under the newest version of the root key, and has the server move
+records from older data keys to the active one. Waits until all records are moved; if
+it is interrupted, the server goes on. Exits with 1 if records are left that can't
+be opened.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+				resp, err := keys.Rewrap(ctx, &coatcheckv1.RewrapRequest{RecordsPerSecond: rate})
+				if err != nil {
+					return err
+				}
+				done := resp.GetResealing()
+				if !noWait {
+					if done, err = k.follow(cmd.Context(), keys, done); err != nil {
+						return err
+					}
+				}
+				if k.json {
+					err = printJSON(k.env.Stdout, rewrapOf(resp.GetRewrapped(), done))
+				} else {
+					_, err = fmt.Fprintf(k.env.Stdout, "keys wrapped anew: %d\n%s\n", len(resp.GetRewrapped()), resealLine(done))
+				}
+				if err == nil && !noWait && done.GetRemaining() > 0 {
+					err = fmt.Errorf("%d records are left that can't be opened; the key that they are under can't be retired", done.GetRemaining())
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().Uint32Var(&rate, "rate", 0, "records to move in a second at most; 0 is what the server is configured for")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "don't wait for the records")
+	return cmd
+}
+
+func (k *keyCommands) retire() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "retire CLASS VERSION",
+		Short: "Destroy a key version that nothing is under",
+		Long: `Destroys a key version for good. Without --yes it only says whether that would work.
+It is refused while the version is active or anything is under it.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			class, err := parseClass(args[0])
+			if err != nil {
+				return err
+			}
+			version, err := strconv.ParseUint(args[1], 10, 32)
+			if err != nil {
+				return usageError{fmt.Errorf("%q is not a version", args[1])}
+			}
+			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+				resp, err := keys.RetireKey(ctx, &coatcheckv1.RetireKeyRequest{KeyClass: class, Version: uint32(version), ValidateOnly: !yes})
+				if err != nil {
+					return err
+				}
+				if yes {
+					fmt.Fprintf(k.env.Stderr, "coatcheck: %s key %d is destroyed\n", args[0], version)
+				} else {
+					fmt.Fprintf(k.env.Stderr, "coatcheck: nothing is under %s key %d; with --yes it would be destroyed, for good\n", args[0], version)
+				}
+				return k.print(resp.GetKey())
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "destroy it")
+	return cmd
+}
+
+// call connects and makes a call.
+func (k *keyCommands) call(ctx context.Context, f func(context.Context, coatcheckv1.KeyServiceClient) error) error {
+	if missing := k.server.Missing(); len(missing) > 0 {
+		return usageError{fmt.Errorf("%s must be given, or be in the environment: see --help", strings.Join(missing, ", "))}
+	}
+	conn, err := k.server.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	defer cancel()
+	return client.Explain(f(ctx, coatcheckv1.NewKeyServiceClient(conn)))
+}
+
+// followPeriod is how often the server is asked how far it is.
+const followPeriod = 250 * time.Millisecond
+
+// follow waits until the server has moved the records that it can, in a pass
+// that began after the one before, and shows how far it is.
+func (k *keyCommands) follow(ctx context.Context, keys coatcheckv1.KeyServiceClient, before *coatcheckv1.Resealing) (*coatcheckv1.Resealing, error) {
+	bar := newBar(k.env, before.GetRemaining())
+	defer bar.end()
+	for {
+		one, cancel := context.WithTimeout(ctx, k.timeout)
+		resp, err := keys.ListKeys(one, &coatcheckv1.ListKeysRequest{})
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		r := resp.GetResealing()
+		bar.show(r.GetRemaining(), time.Now())
+		begun := !proto.Equal(r.GetStartTime(), before.GetStartTime())
+		if r.GetRemaining() == 0 || begun && !r.GetRunning() && r.GetFailed() > 0 {
+			return r, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.New("interrupted; the server goes on moving records")
+		case <-time.After(followPeriod):
+		}
+	}
+}
+
+// print prints one key.
+func (k *keyCommands) print(key *coatcheckv1.Key) error {
+	if k.json {
+		return printJSON(k.env.Stdout, keyOf(key))
+	}
+	return printKeys(k.env.Stdout, key)
+}
+
+// classNames returns the classes as people write them.
+func classNames() (names []string) {
+	for n := int32(1); ; n++ {
+		name, ok := coatcheckv1.KeyClass_name[n]
+		if !ok {
+			return names
+		}
+		names = append(names, shortClass(name))
+	}
+}
+
+func shortClass(name string) string {
+	return strings.ToLower(strings.TrimPrefix(name, "KEY_CLASS_"))
+}
+
+func parseClass(name string) (coatcheckv1.KeyClass, error) {
+	class, ok := coatcheckv1.KeyClass_value["KEY_CLASS_"+strings.ToUpper(name)]
+	if !ok || class == 0 || strings.ToLower(name) != name {
+		return 0, usageError{fmt.Errorf("%q is no class of keys: there are %s", name, strings.Join(classNames(), ", "))}
+	}
+	return coatcheckv1.KeyClass(class), nil
+}

@@ -1,0 +1,82 @@
+package command
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coatcheck/coatcheck/cmd/internal/config"
+	"github.com/coatcheck/coatcheck/keystore/vault"
+)
+
+func vaultSetupCommand(env Env) *cobra.Command {
+	var path string
+	var apply bool
+	var setup vault.SetupConfig
+	cmd := &cobra.Command{
+		Use:   "vault-setup",
+		Short: "Set up HashiCorp Vault: the mount, the key, the policy and a role",
+		Long: `Prints the vault commands that set up what a service needs: the transit engine, the
+key, the policy and, with --app-role, an AppRole. With --apply it does the same itself, as the
+administrator whose VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT and so on are in the
+environment. What is there and right is left as it is, so it can be done again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromConfig(cmd, path, &setup); err != nil {
+				return err
+			}
+			if !apply {
+				commands, err := vault.SetupCommands(setup)
+				if err != nil {
+					return usageError{err}
+				}
+				_, err = fmt.Fprint(env.Stdout, commands)
+				return err
+			}
+			steps, err := vault.Setup(cmd.Context(), setup)
+			for _, step := range steps {
+				state := "is there"
+				if step.Done {
+					state = "done"
+				}
+				fmt.Fprintf(env.Stdout, "%s: %s\n", step.What, state)
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&path, "config", "", "a configuration file, from which mount and key are taken")
+	flags.StringVar(&setup.Mount, "mount", vault.DefaultMount, "where the transit engine is mounted")
+	flags.StringVar(&setup.Key, "key", vault.DefaultKey, "the name of the key")
+	flags.StringVar(&setup.Policy, "policy", "coatcheck", "the name of the policy")
+	flags.StringVar(&setup.AppRole, "app-role", "", "the name of an AppRole for the service; none if empty")
+	flags.StringVar(&setup.AppRoleMount, "app-role-mount", "approle", "where AppRole is mounted")
+	flags.BoolVar(&apply, "apply", false, "do it")
+	return cmd
+}
+
+// fromConfig takes over what a configuration says, where no flag says otherwise.
+func fromConfig(cmd *cobra.Command, path string, setup *vault.SetupConfig) error {
+	if path == "" {
+		return nil
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	v := c.Keystore.Vault
+	if v == nil {
+		return fmt.Errorf("%s: its keystore is not Vault", path)
+	}
+	take := func(flag string, to *string, from string) {
+		if from != "" && !cmd.Flags().Changed(flag) {
+			*to = from
+		}
+	}
+	take("mount", &setup.Mount, v.Mount)
+	take("key", &setup.Key, v.Key)
+	if a := v.Auth.AppRole; a != nil {
+		take("app-role-mount", &setup.AppRoleMount, a.Mount)
+	}
+	return nil
+}
