@@ -164,6 +164,9 @@ rules:
     profiles: [card, ssn, note]
     purposes: [support]
     reveal: FULL
+  - name: keys
+    callers: ["spiffe://coatcheck.example/admin"]
+    actions: [list-keys, rotate-key, rewrap, retire-key]
 `
 	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(rules), 0o600); err != nil {
 		t.Fatal(err)

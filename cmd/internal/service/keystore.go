@@ -58,19 +58,21 @@ func loadKeys(ctx context.Context, o Options, keys *keystore.Keystore) error {
 	if o.Wait {
 		attempt = ctx
 	}
-	said := false
+	var cause error // of the latest attempt that was not cut off by the bound
 	for pause := first; ; pause = min(2*pause, last) {
 		_, err := keys.Keyring(attempt, server.DefaultNamespace)
 		away := errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 		if err == nil || ctx.Err() != nil || !away && !(o.Wait && errors.Is(err, keystore.ErrDenied)) {
 			return err
 		}
-		if attempt.Err() != nil || !o.Wait && time.Since(began)+pause > bound {
-			return fmt.Errorf("%w (waited %s; serve --wait waits until it is there)", err, time.Since(began).Round(100*time.Millisecond))
-		}
-		if !said {
+		if cause == nil && attempt.Err() == nil {
 			o.Log.Warn("waiting for the keystore", "error", err)
-			said = true
+		}
+		if cause == nil || attempt.Err() == nil {
+			cause = err
+		}
+		if attempt.Err() != nil || !o.Wait && time.Since(began)+pause > bound {
+			return fmt.Errorf("%w (waited %s; serve --wait waits until it is there)", cause, time.Since(began).Round(100*time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():
