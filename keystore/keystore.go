@@ -233,7 +233,7 @@ func (s *Keystore) load(ctx context.Context, namespace string) (*Keyring, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.publish(map[string]*Keyring{namespace: ring}); err != nil {
+	if err := s.publish(ring, same == nil); err != nil {
 		return nil, err
 	}
 	s.known[namespace] = &namespaceKeys{wrapped: wrapped, uses: uses}

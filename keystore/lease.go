@@ -304,15 +304,20 @@ func (s *Keystore) enter(next Status) {
 	s.options.Changed(next)
 }
 
-// publish gives out keyrings beside those that are given out already, unless
-// the Keystore has been sealed since they were read.
-func (s *Keystore) publish(rings map[string]*Keyring) error {
+// publish gives out a keyring beside those that are given out already, unless
+// the Keystore has been sealed since it was read. fresh says that the backend
+// has just unwrapped all of its keys.
+func (s *Keystore) publish(ring *Keyring, fresh bool) error {
 	s.lease.mu.Lock()
 	defer s.lease.mu.Unlock()
 	if err := s.lease.sealed(); err != nil {
 		return err
 	}
-	s.replace(rings)
+	s.replace(map[string]*Keyring{ring.namespace: ring})
+	if fresh && s.lease.status.State == Ready {
+		s.lease.status.Confirmed = time.Now()
+		s.expireAfter(s.bound())
+	}
 	return nil
 }
 

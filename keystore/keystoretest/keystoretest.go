@@ -52,7 +52,7 @@ type Root struct {
 // TestBackend runs the contract of keystore.Backend, and then that of a
 // Keystore on top of it, with faults injected.
 func TestBackend(t *testing.T, h Harness) {
-	for _, r := range slices.Concat(wrapRows(), rewrapRows(), callRows(), keystoreRows(), faultRows()) {
+	for _, r := range slices.Concat(wrapRows(), rewrapRows(), callRows(), keystoreRows(), rotateRows(), faultRows()) {
 		t.Run(r.name, r.run(h))
 	}
 }

@@ -79,7 +79,7 @@ func TestSuiteFindsDefects(t *testing.T) {
 		{"returns the key it keeps", "results are the caller's own", returnsKept()},
 		{"ignores the context", "an ended context ends the call", ignoresContext},
 	}
-	all := slices.Concat(wrapRows(), rewrapRows(), callRows(), keystoreRows(), faultRows())
+	all := slices.Concat(wrapRows(), rewrapRows(), callRows(), keystoreRows(), rotateRows(), faultRows())
 	for _, r := range rows {
 		t.Run(r.name+"/"+r.row, func(t *testing.T) {
 			i := slices.IndexFunc(all, func(have row) bool { return have.name == r.row })
