@@ -91,6 +91,7 @@ type Instance struct {
 	Dir       string
 	Store     tokenizer.Store // the real one
 	Keystore  *keystore.Keystore
+	Upkeep    *upkeep.Upkeep
 	Log       *Buffer // what the server logged
 
 	server  *server.Server
@@ -140,7 +141,7 @@ func Start(t testing.TB, o Options) *Instance {
 		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
 		Limits: o.Limits, Logger: logger,
 	}))(t)
-	in.server, in.Keystore = srv, keys
+	in.server, in.Keystore, in.Upkeep = srv, keys, keeper
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	in.Address = listener.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())

@@ -1,0 +1,47 @@
+package metrics_test
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/server/metrics"
+	"github.com/coatcheck/coatcheck/server/servertest"
+)
+
+func TestKeys(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{})
+	page := func() string {
+		recorder := httptest.NewRecorder()
+		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep}).
+			ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+		if recorder.Code != 200 {
+			t.Fatalf("status %d: %s", recorder.Code, recorder.Body)
+		}
+		return recorder.Body.String()
+	}
+	text := page()
+	for _, want := range []string{
+		`coatcheck_keystore_state{state="ready"} 1`,
+		`coatcheck_keystore_state{state="offline"} 0`,
+		`coatcheck_keystore_state{state="sealed"} 0`,
+		`coatcheck_keystore_keys_in_memory 5`,
+		`coatcheck_keystore_seals_timestamp_seconds 0`,
+		`coatcheck_keys_records{class="data",version="1"} 0`,
+		`coatcheck_keys_records{class="token",version="1"} 0`,
+		`coatcheck_keys_root_version{class="audit",version="1"} 1`,
+		`coatcheck_keys_uses{version="1"} 0`,
+		`coatcheck_reseal_running 0`,
+		`coatcheck_reseal_remaining_records 0`,
+		`coatcheck_reseal_moved_records_total 0`,
+		`go_goroutines `,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	if strings.Contains(text, `coatcheck_keys_records{class="index"`) {
+		t.Error("records are counted under an index key")
+	}
+}
