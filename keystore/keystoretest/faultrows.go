@@ -43,29 +43,35 @@ func once(n int64, fired *Op) Fault {
 	})
 }
 
-// checkFirstUseFaults fails every single call of a namespace's first use: the
-// first in one run, the second in the next, and so on until one ends without
-// a fault.
+// everyCall fails every single call of something in turn: the first in one run,
+// the second in the next, and so on until one ends without a fault. run returns
+// which call failed. It is an error if none was of one of the ops.
+func everyCall(run func(n int64) (fired Op, err error), ops ...Op) error {
+	failed := make(map[Op]bool)
+	for n := int64(1); ; n++ {
+		fired, err := run(n)
+		if err != nil {
+			return fmt.Errorf("fault at call %d, %s: %w", n, fired, err)
+		}
+		if fired == "" {
+			break
+		}
+		failed[fired] = true
+	}
+	for _, op := range ops {
+		if !failed[op] {
+			return fmt.Errorf("no call of %s was made", op)
+		}
+	}
+	return nil
+}
+
+// checkFirstUseFaults fails every single call of a namespace's first use.
 func checkFirstUseFaults(after bool) func(t *testing.T, h Harness) error {
 	return func(t *testing.T, h Harness) error {
-		failed := make(map[Op]bool)
-		for n := int64(1); ; n++ {
-			shelf, b := new(MemoryShelf), h.newBackend(t)
-			fired, err := checkFault(t.Context(), b, shelf, n, after)
-			if err != nil {
-				return fmt.Errorf("fault at call %d, %s: %w", n, fired, err)
-			}
-			if fired == "" {
-				break
-			}
-			failed[fired] = true
-		}
-		for _, op := range []Op{OpWrap, OpUnwrap, OpWrappedKeys, OpAddWrappedKeys, OpCensus} {
-			if !failed[op] {
-				return fmt.Errorf("first use made no call of %s", op)
-			}
-		}
-		return nil
+		return everyCall(func(n int64) (Op, error) {
+			return checkFault(t.Context(), h.newBackend(t), new(MemoryShelf), n, after)
+		}, OpWrap, OpUnwrap, OpWrappedKeys, OpAddWrappedKeys, OpCensus)
 	}
 }
 

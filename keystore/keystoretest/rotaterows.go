@@ -70,28 +70,14 @@ func checkRotation(t *testing.T, h Harness) error {
 func checkRotationFaults(after bool) func(t *testing.T, h Harness) error {
 	return func(t *testing.T, h Harness) error {
 		ctx, b := t.Context(), h.newBackend(t)
-		failed := make(map[Op]bool)
-		for n := int64(1); ; n++ {
+		return everyCall(func(n int64) (Op, error) {
 			shelf := new(MemoryShelf)
 			before, err := wantKeyring(ctx, b, shelf, "default")
 			if err != nil {
-				return err
+				return "", err
 			}
-			fired, err := rotateWithFault(ctx, b, shelf, before, n, after)
-			if err != nil {
-				return fmt.Errorf("fault at call %d, %s: %w", n, fired, err)
-			}
-			if fired == "" {
-				break
-			}
-			failed[fired] = true
-		}
-		for _, op := range []Op{OpWrap, OpUnwrap, OpWrappedKeys, OpAddWrappedKeys, OpCensus} {
-			if !failed[op] {
-				return fmt.Errorf("a rotation made no call of %s", op)
-			}
-		}
-		return nil
+			return rotateWithFault(ctx, b, shelf, before, n, after)
+		}, OpWrap, OpUnwrap, OpWrappedKeys, OpAddWrappedKeys, OpCensus)
 	}
 }
 
@@ -221,23 +207,20 @@ func checkRewrapKeysFaults(t *testing.T, h Harness) error {
 	if err != nil {
 		return err
 	}
-	for n := int64(1); ; n++ {
-		var fired Op
+	err = everyCall(func(n int64) (fired Op, err error) {
 		fault := once(n, &fired)
 		keys := keystore.New(&FaultyBackend{Backend: b, Before: fault}, &FaultyShelf{Shelf: shelf, Before: fault}, keystore.Options{})
 		changes, err := keys.Rewrap(ctx, "default")
 		if fired == "" {
-			if err != nil {
-				return err
-			}
-			break
+			return fired, err
 		}
 		if changes != nil {
-			return fmt.Errorf("fault at call %d, %s: changes were returned", n, fired)
+			return fired, errors.New("changes were returned")
 		}
-		if err := errors.Join(wantErr("during the fault", err, faultOf(fired)), wantShelf(ctx, shelf, "default", before...)); err != nil {
-			return fmt.Errorf("fault at call %d, %s: %w", n, fired, err)
-		}
+		return fired, errors.Join(wantErr("during the fault", err, faultOf(fired)), wantShelf(ctx, shelf, "default", before...))
+	}, OpRewrap, OpWrappedKeys)
+	if err != nil {
+		return err
 	}
 	restarted, err := wantKeyring(ctx, b, shelf, "default")
 	if err != nil {
