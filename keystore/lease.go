@@ -56,39 +56,6 @@ func (o Options) withDefaults() Options {
 // patience is how long a confirmation may take: a backend that hangs is away.
 func (o Options) patience() time.Duration { return min(max(o.Lease, time.Second), 10*time.Second) }
 
-// State says whether keys can be used.
-type State uint8
-
-// States.
-const (
-	Ready   State = iota // the backend has confirmed the keys
-	Offline              // the backend is away; the keys in memory are used, new ones can't be made
-	Sealed               // no key can be used
-)
-
-// String returns "ready", "offline" or "sealed".
-func (s State) String() string {
-	switch s {
-	case Ready:
-		return "ready"
-	case Offline:
-		return "offline"
-	case Sealed:
-		return "sealed"
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
-}
-
-// Status is the state and how it came about.
-type Status struct {
-	State     State
-	Since     time.Time // when the state began
-	Confirmed time.Time // when the backend last confirmed; zero if it has not
-	Until     time.Time // when the keys will be sealed, if Offline goes on
-	Cause     error     // why it isn't Ready
-	Keys      int       // keys in memory, those in use by calls included
-}
-
 // lease is the state, and the clock that ends it.
 type lease struct {
 	mu     sync.Mutex
@@ -175,7 +142,7 @@ func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, error) {
 		if census, err := s.shelf.Census(ctx, namespace); err == nil {
 			next.uses = s.countUses(namespace, census)
 		}
-		ring, err := s.unwrap(ctx, namespace, next.wrapped, next.uses, nil, nil)
+		ring, err := s.unwrap(ctx, namespace, &next, nil)
 		if err != nil {
 			return nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
 		}

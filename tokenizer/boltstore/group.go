@@ -137,74 +137,6 @@ func (g *txGroup) apply(unit tokenizer.Unit, p plan, outcome tokenizer.Outcome) 
 	return nil
 }
 
-// checkKeys returns the stored forms of the keys by their names. It refuses a
-// unit one of whose key versions is taken.
-func (g *txGroup) checkKeys(keys []keystore.WrappedKey) (map[string][]byte, error) {
-	forms := make(map[string][]byte)
-	for _, k := range keys {
-		name := keyName(k.ID())
-		row, err := g.counts.row(k.ID())
-		if err != nil {
-			return nil, err
-		}
-		if forms[string(name)] != nil || row != nil {
-			return nil, fmt.Errorf("%w: %v", keystore.ErrKeyExists, k)
-		}
-		stored, err := k.AppendBinary(nil)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errUnit, err)
-		}
-		forms[string(name)] = stored
-	}
-	return forms, nil
-}
-
-// checkRewraps adds the stored forms of the new keys to forms. It refuses a unit
-// one of whose old keys is not as it was.
-func (g *txGroup) checkRewraps(changes []keystore.Rewrapping, forms map[string][]byte) error {
-	for _, c := range changes {
-		name := keyName(c.Old.ID())
-		before, err := c.Old.AppendBinary(nil)
-		if err != nil {
-			return fmt.Errorf("%w: %w", errUnit, err)
-		}
-		after, err := c.New.AppendBinary(nil)
-		if err != nil || c.New.ID() != c.Old.ID() || !c.New.Created.Equal(c.Old.Created) || forms[string(name)] != nil {
-			return fmt.Errorf("%w: not a rewrapping of %v", errUnit, c.Old)
-		}
-		if !bytes.Equal(g.keys.Get(name), before) {
-			return fmt.Errorf("%w: %v", keystore.ErrKeyChanged, c.Old)
-		}
-		forms[string(name)] = after
-	}
-	return nil
-}
-
-// checkRetire refuses a unit that would take away a key which is needed.
-func (g *txGroup) checkRetire(unit tokenizer.Unit) error {
-	if len(unit.Retire) == 0 {
-		return nil
-	}
-	if len(unit.Retire) > 1 || len(unit.Records)+len(unit.Updates)+len(unit.Keys)+len(unit.Rewraps) > 0 {
-		// What such a unit would leave behind would depend on an order.
-		return fmt.Errorf("%w: it retires a key and does something else", errUnit)
-	}
-	id := unit.Retire[0]
-	if err := g.counts.usable(id); err != nil {
-		return err
-	}
-	active := true
-	prefix := append(keysPrefix(id.Namespace), byte(id.Class))
-	cursor := g.keys.Cursor()
-	for name, _ := cursor.Seek(keyName(id)); bytes.HasPrefix(name, prefix); name, _ = cursor.Next() {
-		active = bytes.Equal(name, keyName(id)) // unless another follows
-	}
-	if active || id.Class == keystore.Audit || g.counts.rows[id].records > 0 {
-		return fmt.Errorf("%w: %v", keystore.ErrKeyInUse, id)
-	}
-	return nil
-}
-
 // checkUpdates returns the stored forms of the new records, and which updates
 // are left out since the record is no longer what it was.
 func (g *txGroup) checkUpdates(updates []tokenizer.Update) (forms []insert, stale []bool, err error) {
@@ -347,13 +279,3 @@ func (g *txGroup) appendEntry(body []byte) error {
 
 // idKey is the key of a record or a log entry.
 func idKey(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
-
-// keyName is the key of a wrapped key: its namespace behind its length, so
-// that no name is the prefix of another's keys, then class and version.
-func keyName(k keystore.KeyID) []byte {
-	return binary.BigEndian.AppendUint32(append(keysPrefix(k.Namespace), byte(k.Class)), k.Version)
-}
-
-func keysPrefix(namespace string) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, uint16(len(namespace))), namespace...)
-}

@@ -1,7 +1,6 @@
 package boltstore
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
-	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -49,23 +47,6 @@ func (s *Store) Claimed(ctx context.Context, key []byte) (value []byte, err erro
 		return nil
 	})
 	return value, err
-}
-
-// WrappedKeys reads the wrapped keys of a namespace.
-func (s *Store) WrappedKeys(ctx context.Context, namespace string) (keys []keystore.WrappedKey, err error) {
-	prefix := keysPrefix(namespace)
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(keysBucket).Cursor()
-		for name, stored := cursor.Seek(prefix); bytes.HasPrefix(name, prefix); name, stored = cursor.Next() {
-			key, err := keystore.ParseWrappedKey(stored)
-			if err != nil || !bytes.Equal(keyName(key.ID()), name) {
-				return fmt.Errorf("%w: a wrapped key of namespace %q", tokenizer.ErrDamaged, namespace)
-			}
-			keys = append(keys, key)
-		}
-		return nil
-	})
-	return keys, err
 }
 
 // LogID names the audit log.

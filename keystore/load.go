@@ -1,0 +1,200 @@
+package keystore
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// load reads the namespace's keys from the shelf, after making those that it
+// lacks, and gives out a keyring of them.
+func (s *Keystore) load(ctx context.Context, namespace string) (*Keyring, error) {
+	wrapped, err := s.fetch(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	census, err := s.shelf.Census(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("read the census: %w", err)
+	}
+	next := &namespaceKeys{wrapped: wrapped, uses: s.countUses(namespace, census)}
+	before := (*s.rings.Load())[namespace]
+	ring, err := s.unwrap(ctx, namespace, next, before)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.publish(ring, before == nil); err != nil {
+		return nil, err
+	}
+	s.known[namespace] = next
+	return ring, nil
+}
+
+// fetch returns the namespace's keys as the shelf has them, after making those
+// that it lacks.
+func (s *Keystore) fetch(ctx context.Context, namespace string) ([]WrappedKey, error) {
+	wrapped, err := s.shelf.WrappedKeys(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("read wrapped keys: %w", err)
+	}
+	if lacking := lacks(wrapped); len(lacking) > 0 {
+		// ErrKeyExists: another replica has made them since, or they are lost.
+		// Either way the keys that count are those on the shelf.
+		if err := s.create(ctx, namespace, lacking); err != nil && !errors.Is(err, ErrKeyExists) {
+			return nil, err
+		}
+		if wrapped, err = s.shelf.WrappedKeys(ctx, namespace); err != nil {
+			return nil, fmt.Errorf("read wrapped keys: %w", err)
+		}
+	}
+	sortKeys(wrapped)
+	return wrapped, checkShelf(namespace, wrapped)
+}
+
+// lacks returns the classes of which keys are to be made: all where there is no
+// key at all, else those that came later. That any other is missing is damage.
+func lacks(wrapped []WrappedKey) []Class {
+	if len(wrapped) == 0 {
+		return classes[:]
+	}
+	var lacking []Class
+	for _, class := range classes {
+		if slices.ContainsFunc(wrapped, func(k WrappedKey) bool { return k.Class == class }) {
+			continue
+		}
+		if !slices.Contains(later[:], class) {
+			return nil
+		}
+		lacking = append(lacking, class)
+	}
+	return lacking
+}
+
+// create makes version 1 of each of the classes and adds them to the shelf.
+// What it has made is forgotten: load reads it back.
+func (s *Keystore) create(ctx context.Context, namespace string, lacking []Class) error {
+	keys := make([]WrappedKey, 0, len(lacking))
+	for _, class := range lacking {
+		k, err := s.wrapNew(ctx, KeyID{namespace, class, 1})
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+	}
+	if err := s.shelf.AddWrappedKeys(ctx, keys); err != nil {
+		return fmt.Errorf("add wrapped keys: %w", err)
+	}
+	return nil
+}
+
+// wrapNew returns a new key, wrapped; its bytes are wiped before it returns.
+func (s *Keystore) wrapNew(ctx context.Context, id KeyID) (WrappedKey, error) {
+	k := WrappedKey{Namespace: id.Namespace, Class: id.Class, Version: id.Version, Created: time.Unix(time.Now().Unix(), 0).UTC()}
+	key := make([]byte, KeySize)
+	defer clear(key)
+	if _, err := rand.Read(key); err != nil {
+		return WrappedKey{}, fmt.Errorf("read random bytes: %w", err)
+	}
+	var err error
+	if k.Wrapped, err = s.backend.Wrap(ctx, key, k.Label()); err != nil {
+		return WrappedKey{}, fmt.Errorf("wrap new %v: %w", k, err)
+	}
+	return k, k.check()
+}
+
+// countUses returns the counters of the data keys in the census. They only
+// rise: what the shelf says lacks what is being stored at this moment.
+func (s *Keystore) countUses(namespace string, census []KeyCount) map[uint32]*atomic.Uint64 {
+	uses := make(map[uint32]*atomic.Uint64)
+	if known := s.known[namespace]; known != nil {
+		maps.Copy(uses, known.uses)
+	}
+	for _, c := range census {
+		if c.Class != Data {
+			continue
+		}
+		n := uses[c.Version]
+		if n == nil {
+			n = new(atomic.Uint64)
+			uses[c.Version] = n
+		}
+		for have := n.Load(); have < c.Sealed && !n.CompareAndSwap(have, c.Sealed); have = n.Load() {
+		}
+	}
+	return uses
+}
+
+// unwrap makes a keyring: of all the keys, or not at all. If there is one
+// before, keys that are still as they were known are taken over from it.
+func (s *Keystore) unwrap(ctx context.Context, namespace string, next *namespaceKeys, before *Keyring) (*Keyring, error) {
+	var same map[KeyID]WrappedKey
+	if known := s.known[namespace]; known != nil && before != nil {
+		same = byID(known.wrapped)
+	}
+	keys := new(ringKeys)
+	for _, k := range next.wrapped {
+		if have, ok := same[k.ID()]; ok && have.equal(k) && keys.share(before.keys, k.Class, k.Version) {
+			continue
+		}
+		key, err := s.backend.Unwrap(ctx, k.Wrapped, k.Label())
+		if err != nil {
+			return nil, fmt.Errorf("unwrap %v: %w", k, err)
+		}
+		uses := next.uses[k.Version]
+		if k.Class == Data && uses == nil { // a census that doesn't know it yet
+			uses = new(atomic.Uint64)
+			next.uses[k.Version] = uses
+		}
+		err = keys.add(k.Class, k.Version, key, uses, &s.memory)
+		clear(key)
+		if err != nil {
+			return nil, fmt.Errorf("unwrap %v: %w", k, err)
+		}
+	}
+	return newKeyring(namespace, keys), nil
+}
+
+func byID(keys []WrappedKey) map[KeyID]WrappedKey {
+	m := make(map[KeyID]WrappedKey, len(keys))
+	for _, k := range keys {
+		m[k.ID()] = k
+	}
+	return m
+}
+
+// equal says whether two keys are the same in every byte.
+func (k WrappedKey) equal(other WrappedKey) bool {
+	return k.ID() == other.ID() && k.Created.Equal(other.Created) && bytes.Equal(k.Wrapped, other.Wrapped)
+}
+
+// checkShelf refuses what no Keystore has put on a shelf. Versions may have
+// gaps, since a version that is no longer needed is taken away.
+func checkShelf(namespace string, wrapped []WrappedKey) error {
+	seen := make(map[KeyID]bool)
+	present := make(map[Class]bool)
+	for _, k := range wrapped {
+		if err := k.check(); err != nil {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		if k.Namespace != namespace {
+			return fmt.Errorf("%w: found %v", ErrDamaged, k)
+		}
+		if seen[k.ID()] {
+			return fmt.Errorf("%w: found %v twice", ErrDamaged, k)
+		}
+		seen[k.ID()] = true
+		present[k.Class] = true
+	}
+	for _, class := range classes {
+		if !present[class] {
+			return fmt.Errorf("%w: no %v key", ErrDamaged, class)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package keystore
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"runtime"
+	"sync"
+)
+
+// macKey is an index, a subject or an audit key.
+type macKey struct{ states *macStates }
+
+// macStates keeps states that have the key in them already: keying one costs
+// more than most sums. Unlike a sync.Pool it forgets none, since each has to be
+// wiped in the end.
+type macStates struct {
+	mu   sync.Mutex
+	key  []byte
+	idle []*macState
+	all  [][]byte // what each state had for a key when it was made
+}
+
+type macState struct {
+	hash hash.Hash
+	buf  []byte // the label with its length before it, then the sum
+}
+
+// newMACKey copies the key, which each state needs.
+func newMACKey(key []byte, count *inMemory) *macKey {
+	states := &macStates{key: bytes.Clone(key)}
+	return watch(count, &macKey{states}, states.wipe)
+}
+
+// take returns a state that nobody else uses.
+func (s *macStates) take() *macState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		state := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return state
+	}
+	state := &macState{hash: hmac.New(sha256.New, s.key)}
+	// Reset replaces the pads by states that were computed from them, and
+	// leaves the pads, which are the key but for a constant, to the collector.
+	s.all = append(s.all, regions(state.hash)...)
+	return state
+}
+
+func (s *macStates) give(state *macState) {
+	s.mu.Lock()
+	s.idle = append(s.idle, state)
+	s.mu.Unlock()
+}
+
+// wipe is called when no call is under way, so that all states are idle.
+func (s *macStates) wipe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wipe(s.all)
+	for _, state := range s.idle {
+		wipe(regions(state.hash))
+	}
+	clear(s.key)
+}
+
+func (k *macKey) sum(label string, data []byte) (sum [32]byte) {
+	s := k.states.take()
+	s.buf = binary.BigEndian.AppendUint32(s.buf[:0], uint32(len(label)))
+	s.buf = append(s.buf, label...)
+	s.hash.Write(s.buf)
+	s.hash.Write(data)
+	s.buf = s.hash.Sum(s.buf[:0])
+	copy(sum[:], s.buf)
+	// Before it lies idle, not after: what has seen a value must not outlive
+	// the call.
+	clear(s.buf)
+	s.hash.Reset()
+	k.states.give(s)
+	runtime.KeepAlive(k)
+	return sum
+}
