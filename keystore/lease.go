@@ -118,20 +118,24 @@ func (s *Keystore) Confirm(ctx context.Context) error {
 	defer s.unlock()
 	bounded, cancel := context.WithTimeout(ctx, s.options.patience())
 	defer cancel()
-	rings, err := s.confirm(bounded)
+	rings, known, err := s.confirm(bounded)
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("keystore: confirm: %w", ctx.Err()) // says nothing about the backend
+	}
+	if err == nil {
+		maps.Copy(s.known, known)
 	}
 	s.settle(rings, err)
 	return err
 }
 
-// confirm unwraps all keys anew.
-func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, error) {
+// confirm unwraps all keys anew, and returns keyrings of them, and what is
+// known of them now.
+func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, map[string]*namespaceKeys, error) {
 	if len(s.known) == 0 {
-		return nil, s.backend.Check(ctx)
+		return nil, nil, s.backend.Check(ctx)
 	}
-	rings := make(map[string]*Keyring)
+	rings, all := make(map[string]*Keyring), make(map[string]*namespaceKeys)
 	for namespace, known := range s.known {
 		// A shelf that can't be read says nothing about the backend: then the
 		// keys that were there before are confirmed.
@@ -144,11 +148,11 @@ func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, error) {
 		}
 		ring, err := s.unwrap(ctx, namespace, &next, nil)
 		if err != nil {
-			return nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
+			return nil, nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
 		}
-		rings[namespace], s.known[namespace] = ring, &next
+		rings[namespace], all[namespace] = ring, &next
 	}
-	return rings, nil
+	return rings, all, nil
 }
 
 // Run has the backend confirm the keys until ctx ends, and seals them when it

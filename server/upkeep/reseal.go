@@ -2,6 +2,7 @@ package upkeep
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -91,6 +92,10 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 	u.progress = Progress{Running: true, Began: time.Now(), Total: u.progress.Total}
 	u.mu.Unlock()
 	err = u.pass(ctx)
+	if errors.Is(err, keystore.ErrKeyVersion) {
+		// Another replica has retired what is the active key here.
+		err = errors.Join(err, u.Keystore.Reload(ctx, u.Namespace))
+	}
 	u.mu.Lock()
 	u.progress.Running = false
 	if err == nil {
