@@ -320,3 +320,28 @@ func TestDueKeysAreReplaced(t *testing.T) {
 		t.Errorf("events tell of %v", rotated)
 	}
 }
+
+// A pass that takes its time keeps no key from being replaced, and a rate that
+// is raised meanwhile counts at once.
+func TestASlowPassHoldsUpNothing(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{Upkeep: upkeep.Config{
+		Period: 20 * time.Millisecond, Rate: 1, Rotation: map[keystore.Class]upkeep.Due{keystore.Token: {Age: 2 * time.Second}},
+	}})
+	keys := coatcheckv1.NewKeyServiceClient(in.As(t, "admin"))
+	for range 100 {
+		tokenize(t, in, "card", "4111111111111111")
+	}
+	if _, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: dataClass}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a pass", func() bool { return in.Upkeep.Progress().Running })
+	waitFor(t, "a new token key", func() bool { return len(census(t, keys, tokenClass)) > 1 })
+	if left := census(t, keys, dataClass)[1]; left < 50 {
+		t.Errorf("only %d records are left, at one a second", left)
+	}
+	if _, err := keys.Rewrap(deadline(t), &coatcheckv1.RewrapRequest{RecordsPerSecond: 100_000}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "all records", func() bool { return census(t, keys, dataClass)[1] == 0 })
+	waitFor(t, "the end of the pass", func() bool { return !in.Upkeep.Progress().Running && in.Upkeep.Progress().Rate == 1 })
+}

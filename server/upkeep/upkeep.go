@@ -76,22 +76,39 @@ func New(cfg Config) *Upkeep {
 	return u
 }
 
-// Run looks after the keys until ctx ends.
+// Run looks after the keys until ctx ends. What fails is logged, and tried again
+// after a Period.
 func (u *Upkeep) Run(ctx context.Context) {
+	var both sync.WaitGroup
+	defer both.Wait()
+	// Apart, since a pass over all records may take days, and keys are due all
+	// the same.
+	both.Go(func() { u.every(ctx, nil, u.rotateDue) })
+	both.Go(func() {
+		u.every(ctx, u.wake, func(ctx context.Context) {
+			if err := u.resealAll(ctx); err != nil && ctx.Err() == nil {
+				u.Logger.Warn("records can't be moved to the active data key now", "error", err)
+			}
+		})
+	})
+}
+
+// every does something at once, after each Period, and when it is woken.
+func (u *Upkeep) every(ctx context.Context, wake <-chan struct{}, do func(context.Context)) {
 	tick := time.NewTicker(u.Period)
 	defer tick.Stop()
 	for {
-		u.step(ctx)
+		do(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-u.wake:
+		case <-wake:
 		}
 	}
 }
 
-// Wake has Run look now what is to be done.
+// Wake has Run look now whether there are records to be moved.
 func (u *Upkeep) Wake() {
 	select {
 	case u.wake <- struct{}{}:
@@ -99,15 +116,12 @@ func (u *Upkeep) Wake() {
 	}
 }
 
-// step does what is to be done. Errors are logged; the next step tries again.
-func (u *Upkeep) step(ctx context.Context) {
+// rotateDue makes a new version of each class that is due.
+func (u *Upkeep) rotateDue(ctx context.Context) {
 	for class, due := range u.Rotation {
 		if err := u.rotateIfDue(ctx, class, due); err != nil && ctx.Err() == nil {
 			u.Logger.Warn("key is due but can't be replaced now", "class", class, "error", err)
 		}
-	}
-	if err := u.resealAll(ctx); err != nil && ctx.Err() == nil {
-		u.Logger.Warn("records can't be moved to the active data key now", "error", err)
 	}
 }
 
@@ -128,7 +142,7 @@ func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due)
 		}
 		return u.rotate(ctx, class)
 	}
-	return nil
+	return nil // there is none yet
 }
 
 // uses returns how often a data key has sealed, as far as is known here.
@@ -153,7 +167,9 @@ func (u *Upkeep) rotate(ctx context.Context, class keystore.Class) error {
 	} else if err == nil {
 		u.Logger.Info("key replaced, since it was due", "class", class, "version", k.Version)
 	}
-	return errors.Join(err, u.Keystore.Reload(ctx, u.Namespace))
+	err = errors.Join(err, u.Keystore.Reload(ctx, u.Namespace))
+	u.Wake()
+	return err
 }
 
 // KeyName is how events name a key: "<class>/<version>".
