@@ -79,11 +79,19 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 	u.mu.Lock()
 	asked := u.asked
 	wanted := asked > u.answered || u.Config.Rate > 0
+	// What could not be opened in the latest pass is not tried all the time.
 	stuck := asked == u.answered && u.progress.Moved == 0 && u.progress.Failed > 0 && time.Since(u.progress.Began) < time.Hour
 	u.mu.Unlock()
+	if !wanted || stuck {
+		return nil
+	}
 	keys, err := u.Keystore.Keys(ctx, u.Namespace)
-	if err != nil || !wanted || stuck || Remaining(keys) == 0 {
+	if err != nil {
 		return err
+	}
+	if Remaining(keys) == 0 {
+		u.answer(asked)
+		return nil
 	}
 	if err := u.Keystore.Usable(ctx); err != nil {
 		return err
@@ -98,18 +106,26 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 	}
 	u.mu.Lock()
 	u.progress.Running = false
-	if err == nil {
-		u.answered = asked
-		if u.asked == asked {
-			u.setRate(u.Config.Rate)
-		}
-	}
 	p := u.progress
 	u.mu.Unlock()
+	if err == nil {
+		u.answer(asked)
+	}
 	if p.Moved+p.Failed > 0 {
 		u.Logger.Info("records moved to the active data key", "moved", p.Moved, "failed", p.Failed, "took", time.Since(p.Began).Round(time.Millisecond))
 	}
 	return err
+}
+
+// answer notes that what Reseal had asked for until then is done. If nothing
+// has been asked for since, the rate is the configured one again.
+func (u *Upkeep) answer(asked int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.answered = asked
+	if u.asked == asked {
+		u.setRate(u.Config.Rate)
+	}
 }
 
 // pass goes once through all records.
