@@ -19,6 +19,7 @@ func rotateRows() []row {
 		{"a fault before any call of a rotation passes", checkRotationFaults(false)},
 		{"a fault after any call of a rotation passes", checkRotationFaults(true)},
 		{"another replica finds a version that it meets", checkNewer},
+		{"another replica takes over a version within its lease", checkLease},
 		{"rewrapping changes no key", checkRewrapKeys},
 		{"a fault at any call of a rewrap passes", checkRewrapKeysFaults},
 		{"keys are sealed without the backend, and opened again", checkSealing},
@@ -145,6 +146,36 @@ func checkNewer(t *testing.T, h Harness) error {
 		return err
 	}
 	return wantSame(ring, newer)
+}
+
+func checkLease(t *testing.T, h Harness) error {
+	ctx, root, shelf := t.Context(), h.NewRoot(t), new(MemoryShelf)
+	ours, theirs := keystore.New(root.Open(t), shelf, keystore.Options{}), keystore.New(root.Open(t), shelf, keystore.Options{Lease: 50 * time.Millisecond})
+	for _, keys := range []*keystore.Keystore{ours, theirs} {
+		if _, err := keys.Keyring(ctx, "default"); err != nil {
+			return err
+		}
+	}
+	running, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { theirs.Run(running); close(done) }()
+	defer func() { stop(); <-done }()
+	if err := rotation(ctx, ours, shelf, keystore.Token); err != nil {
+		return err
+	}
+	taken := func() bool {
+		ring, err := theirs.Keyring(ctx, "default")
+		return err == nil && ring.ActiveVersion(keystore.Token) == 2
+	}
+	if err := eventually("the version is taken over", taken); err != nil {
+		return err
+	}
+	// And one that is gone is given up.
+	shelf.Remove(keystore.KeyID{Namespace: "default", Class: keystore.Token, Version: 1})
+	return eventually("the version that is gone is given up", func() bool {
+		ring, err := theirs.Keyring(ctx, "default")
+		return err == nil && slices.Equal(ring.Versions(keystore.Token), []uint32{2})
+	})
 }
 
 func checkRewrapKeys(t *testing.T, h Harness) error {
