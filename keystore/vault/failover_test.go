@@ -313,3 +313,31 @@ func TestAgent(t *testing.T) {
 		wantWork(t, address, open(t, cfg))
 	}
 }
+
+// The namespace goes with every request, the login included. Vault has namespaces
+// in its Enterprise edition only, so they are taken off on the way.
+func TestNamespace(t *testing.T) {
+	r := newRoot(newVault(t))
+	target, err := url.Parse(r.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := agentFor(t, target, r.CAFile)
+	var with, without atomic.Int64
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("X-Vault-Namespace") == "payments/eu" {
+			with.Add(1)
+		} else {
+			without.Add(1)
+		}
+		req.Header.Del("X-Vault-Namespace")
+		agent.ServeHTTP(w, req)
+	}))
+	defer front.Close()
+	cfg := r.appRole(t)
+	cfg.Address, cfg.Namespace = []string{front.URL}, "payments/eu"
+	wantWork(t, "in a namespace", open(t, cfg))
+	if with.Load() < 3 || without.Load() != 0 {
+		t.Errorf("%d requests with the namespace, %d without", with.Load(), without.Load())
+	}
+}

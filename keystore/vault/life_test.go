@@ -11,12 +11,12 @@ import (
 	"github.com/coatcheck/coatcheck/keystore/vault"
 )
 
-// shortLived is a role whose tokens live for two seconds. They have exactly the
+// shortLived is a role whose tokens live for four seconds. They have exactly the
 // policy of deploy/vault, and what the role says.
 func shortLived(t *testing.T, role map[string]any) (root, *vault.Backend) {
 	t.Helper()
 	r := newRoot(newVault(t))
-	role["token_policies"], role["token_ttl"] = r.name, "2s"
+	role["token_policies"], role["token_ttl"] = r.name, "4s"
 	r.WriteRole("role", role)
 	cfg := r.config()
 	cfg.Auth.AppRole = &vault.AppRoleAuth{
@@ -41,17 +41,36 @@ func TestRenewal(t *testing.T) {
 	t.Parallel()
 	r, b := shortLived(t, map[string]any{})
 	token := onlyToken(t, r)
-	eventually(t, "a token that is renewed past three of its lives", func() bool {
+	eventually(t, "a token that is renewed past two of its lives", func() bool {
 		info, ok := r.LookUp(token)
 		if !ok {
 			t.Fatal("the token has ended")
 		}
-		return info.LastRenewal >= info.Created+6
+		return info.LastRenewal >= info.Created+8
 	})
 	wantWork(t, "on the renewed token", b)
 	if onlyToken(t, r) != token {
 		t.Error("it has logged in again")
 	}
+}
+
+// A token that others provide is renewed too.
+func TestRenewalOfFile(t *testing.T) {
+	t.Parallel()
+	r := newRoot(newVault(t))
+	cfg := r.config()
+	cfg.Auth.Token = &vault.TokenAuth{Secret: vault.Secret{File: writeFile(t, r.Token(r.name, 4*time.Second))}}
+	b := open(t, cfg)
+	wantWork(t, "at first", b)
+	token := onlyToken(t, r)
+	eventually(t, "a token that is renewed past two of its lives", func() bool {
+		info, ok := r.LookUp(token)
+		if !ok {
+			t.Fatal("the token has ended")
+		}
+		return info.LastRenewal >= info.Created+8
+	})
+	wantWork(t, "on the renewed token", b)
 }
 
 // wantNewLogin fails unless another token takes the first one's place without
@@ -80,7 +99,7 @@ func TestNewLoginWithoutRenewal(t *testing.T) {
 
 func TestNewLoginAtMaxTTL(t *testing.T) {
 	t.Parallel()
-	r, b := shortLived(t, map[string]any{"token_max_ttl": "3s"})
+	r, b := shortLived(t, map[string]any{"token_max_ttl": "6s"})
 	wantNewLogin(t, r, b)
 }
 

@@ -148,7 +148,7 @@ func (k *keeper) logIn() (*session, error) {
 	if err := ended(ctx); err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
 	}
-	sentinel, reason := failure(err, keystore.ErrDenied)
+	reason, sentinel := failure(err, keystore.ErrDenied)
 	err = fmt.Errorf("%w: log in: %s", sentinel, reason)
 	if errors.Is(sentinel, keystore.ErrDenied) {
 		limit := time.Minute

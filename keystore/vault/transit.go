@@ -115,7 +115,7 @@ func (b *Backend) classify(ctx context.Context, op string, err, bad error) error
 	if end := ended(ctx); end != nil {
 		return b.wrapError(op, end)
 	}
-	sentinel, reason := failure(err, bad)
+	reason, sentinel := failure(err, bad)
 	return b.errorf(sentinel, op, reason)
 }
 
