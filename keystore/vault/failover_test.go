@@ -126,6 +126,22 @@ func TestFailover(t *testing.T) {
 	wantWork(t, "opened while the first is away", open(t, cfg))
 }
 
+// One after the other, calls and logins share a connection.
+func TestConnectionIsReused(t *testing.T) {
+	r := newRoot(newVault(t))
+	by := newRelay(t, r.Address)
+	cfg := r.appRole(t)
+	cfg.Address = []string{by.address}
+	b := open(t, cfg)
+	for range 5 {
+		wantWork(t, "again", b)
+	}
+	// The renewal that follows a login may need another one at the same time.
+	if n := by.accepted.Load(); n > 2 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 // authorities writes a file with all of them.
 func authorities(t *testing.T, files ...string) string {
 	t.Helper()
@@ -260,6 +276,8 @@ func TestRedirect(t *testing.T) {
 	if plain.Load() != 0 {
 		t.Error("it followed a redirect to plain HTTP")
 	}
+	to = standby.URL
+	wantErr(t, "Check in a circle", open(t, cfg).Check(t.Context()), keystore.ErrUnavailable)
 }
 
 // A Vault whose certificate is not to be trusted gets nothing.

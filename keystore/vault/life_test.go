@@ -179,7 +179,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	r.RevokeTokensOf(r.name)
 	r.Hang()
 	defer r.Resume()
-	ended := make(chan error)
+	ended := make(chan error, 2)
 	go func() { ended <- b.Check(t.Context()) }()
 	fresh := open(t, cfg)
 	go func() { ended <- fresh.Check(t.Context()) }()
@@ -192,7 +192,12 @@ func TestCloseEndsEverything(t *testing.T) {
 		}
 	}
 	for range 2 {
-		wantErr(t, "Check while it is closed", <-ended, keystore.ErrUnavailable)
+		select {
+		case err := <-ended:
+			wantErr(t, "Check while it is closed", err, keystore.ErrUnavailable)
+		case <-time.After(20 * time.Second):
+			t.Fatal("a call goes on after Close")
+		}
 	}
 	eventually(t, "the end of all goroutines", func() bool { return len(running()) <= before })
 	wantErr(t, "Check after that", b.Check(t.Context()), keystore.ErrUnavailable)
