@@ -81,6 +81,10 @@ func TestPace(t *testing.T) {
 		}
 		now = now.Add(want)
 	}
+	// Until it has been refused, nothing is kept waiting.
+	if err := p.wait(fingerprint{}, now); err != nil {
+		t.Errorf("no credentials are kept waiting: %v", err)
+	}
 	for _, seconds := range []int{0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 960, 960} {
 		refuse(time.Duration(seconds) * time.Second)
 	}

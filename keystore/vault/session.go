@@ -139,7 +139,7 @@ func (k *keeper) logIn() (*session, error) {
 		err = errors.New("the answer has no token")
 	}
 	if err == nil {
-		k.pace.refusals = 0
+		k.pace = pace{}
 		return &session{client: client, secret: secret, print: with.print, replaced: make(chan struct{})}, nil
 	}
 	if k.life.Err() != nil {
