@@ -133,12 +133,13 @@ func TestConnectionIsReused(t *testing.T) {
 	cfg := r.appRole(t)
 	cfg.Address = []string{by.address}
 	b := open(t, cfg)
-	for range 5 {
+	for range 20 {
 		wantWork(t, "again", b)
 	}
-	// The renewal that follows a login may need another one at the same time.
-	if n := by.accepted.Load(); n > 2 {
-		t.Errorf("%d connections", n)
+	// A renewal at the same time needs another one, and so does a call that comes
+	// before the last one's is seen to be free.
+	if n := by.accepted.Load(); n > 10 {
+		t.Errorf("%d connections for 40 calls", n)
 	}
 }
 
