@@ -12,12 +12,8 @@ import (
 )
 
 // anyAddress stands for whichever address is tried, in the requests that Vault's
-// client makes. The name can't exist (RFC 6761 section 6.4), and its scheme has
-// the client refuse a redirect to plain HTTP.
-const (
-	anyAddress = "https://" + anyHost
-	anyHost    = "vault.invalid"
-)
+// client makes. The name can't exist (RFC 6761 section 6.4).
+const anyAddress = "https://vault.invalid"
 
 // errClosed is why a request of a Backend that was closed fails.
 var errClosed = errors.New("it is closed")
@@ -50,34 +46,55 @@ func (a *addresses) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a.life.Err() != nil {
 		return nil, errClosed
 	}
-	at := a.current.Load()
-	to := a.list[at]
+	body, err := readBody(req)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(body)
 	ctx, cancel := context.WithCancel(req.Context())
 	detach := context.AfterFunc(a.life, cancel)
 	release := func() { detach(); cancel() }
 
-	sent := req.Clone(ctx)
-	wipe, err := wipingBody(sent, req.Body)
-	if err != nil {
-		release()
-		return nil, err
-	}
-	defer wipe()
-	if req.URL.Host == anyHost {
-		sent.URL.Scheme, sent.URL.Host, sent.Host = to.scheme, to.host, to.host
-	} else {
-		to = endpoint{name: "the address of a redirect", transport: a.direct}
-	}
-	resp, err := to.transport.RoundTrip(sent)
+	at := a.current.Load()
+	resp, err := a.send(req.Clone(ctx), body, a.list[at])
 	// One who has lost interest says nothing about the address.
 	if unusable(resp, err) && !errors.Is(req.Context().Err(), context.Canceled) {
 		a.current.CompareAndSwap(at, (at+1)%uint32(len(a.list)))
 	}
 	if err != nil {
 		release()
-		return nil, fmt.Errorf("%s: %w", to.name, err)
+		return nil, err
 	}
 	resp.Body = &releasingBody{resp.Body, release}
+	return resp, nil
+}
+
+// send sends a request to an address, and again to where that redirects it, once:
+// a standby that may not forward points to the active node. Vault's client would
+// do so too, but would forget the body.
+func (a *addresses) send(req *http.Request, body []byte, to endpoint) (*http.Response, error) {
+	req.URL.Scheme, req.URL.Host, req.Host = to.scheme, to.host, to.host
+	setBody(req, body)
+	resp, err := to.transport.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusTemporaryRedirect {
+		_ = resp.Body.Close()
+		active, err := resp.Location()
+		if err != nil || active.Scheme != "https" {
+			return nil, fmt.Errorf("%s: a redirect that is not to https", to.name)
+		}
+		to.name += " and by redirect https://" + active.Host
+		again := req.Clone(req.Context())
+		again.URL, again.Host = active, active.Host
+		setBody(again, body)
+		resp, err = a.direct.RoundTrip(again)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", to.name, err)
+		}
+		return resp, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", to.name, err)
+	}
 	return resp, nil
 }
 
@@ -110,29 +127,34 @@ func (b *releasingBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// wipingBody gives a request a copy of a body, so that the caller may wipe its
-// own as soon as the request returns, while the transport may still be sending.
-// What the transport has is wiped when it closes it, which it always does, and
-// the rest by the returned function.
-func wipingBody(req *http.Request, body io.ReadCloser) (wipe func(), err error) {
-	if body == nil || body == http.NoBody {
-		return func() {}, nil
+// readBody returns a copy of a request's body. The caller of RoundTrip may wipe its
+// own as soon as that returns, while a transport may still be sending.
+func readBody(req *http.Request) ([]byte, error) {
+	if req.Body == nil {
+		return nil, nil
 	}
-	defer func() { _ = body.Close() }()
+	defer func() { _ = req.Body.Close() }()
 	if req.ContentLength < 0 || req.ContentLength > maxBody {
 		return nil, fmt.Errorf("a request of %d bytes", req.ContentLength)
 	}
 	content := make([]byte, req.ContentLength)
-	if _, err := io.ReadFull(body, content); err != nil {
+	if _, err := io.ReadFull(req.Body, content); err != nil {
 		clear(content)
 		return nil, err
 	}
-	// The transport asks for it again where a connection turns out to be dead.
-	req.GetBody = func() (io.ReadCloser, error) {
-		return &onceBody{rest: bytes.Clone(content)}, nil
+	return content, nil
+}
+
+// setBody gives a request a copy of a body, which is wiped as it is sent, or when
+// the transport closes it, as it always does.
+func setBody(req *http.Request, body []byte) {
+	req.Body, req.GetBody = nil, nil
+	if len(body) == 0 {
+		return
 	}
+	// The transport asks for another one where a connection turns out to be dead.
+	req.GetBody = func() (io.ReadCloser, error) { return &onceBody{rest: bytes.Clone(body)}, nil }
 	req.Body, _ = req.GetBody()
-	return func() { clear(content) }, nil
 }
 
 // onceBody is a body that is wiped as it is read and when it is closed.

@@ -96,11 +96,15 @@ func (a *CertificateAuth) credentials(file string) (credentials, error) {
 	if err != nil {
 		return credentials{}, credentialsError(err.Error())
 	}
-	return credentials{login: byMethod(a), print: printOf(string(pem))}, nil
+	return credentials{login: byMethod(certificateLogin(*a)), print: printOf(string(pem))}, nil
 }
 
+// certificateLogin is an api.AuthMethod, which Vault's client has for the others
+// only.
+type certificateLogin CertificateAuth
+
 // Login implements api.AuthMethod.
-func (a *CertificateAuth) Login(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func (a certificateLogin) Login(ctx context.Context, client *api.Client) (*api.Secret, error) {
 	body := map[string]any{}
 	if a.Role != "" {
 		body["name"] = a.Role

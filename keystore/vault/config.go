@@ -105,10 +105,8 @@ type CertificateAuth struct {
 
 // FieldError is a fault of a Config.
 type FieldError struct {
-	// Field is the path of the field in the form address[0] or
-	// auth.app_role.secret_id: the names of the Go fields in snake case. The
-	// file, variable and role id fields of auth methods are told apart only
-	// where the fault is of one of them.
+	// Field is the path of the field, by the names of the Go fields in snake
+	// case: address[0], auth.app_role.secret_id. A Secret is one field.
 	Field string
 
 	// Reason says what is wrong with it. It never holds a secret.

@@ -43,7 +43,7 @@ func TestContractHung(t *testing.T) {
 	keystoretest.TestOutage(t, harness(v, func() func() {
 		v.Hang()
 		return v.Resume
-	}, func(cfg *vault.Config) { cfg.Timeout, cfg.Retries = time.Second, -1 }))
+	}, func(cfg *vault.Config) { cfg.Timeout, cfg.Retries = 1500*time.Millisecond, -1 }))
 }
 
 // A Vault that answers, and says that it can't serve.

@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,20 +12,15 @@ import (
 	"github.com/coatcheck/coatcheck/keystore/vault"
 )
 
-// shortLived is a role whose tokens live for two seconds. They have exactly the
-// policy of deploy/vault, and what the role says.
-func shortLived(t *testing.T, role map[string]any) (root, *vault.Backend) {
+// shortLived returns a way to log in as a role whose tokens live for four seconds
+// and have exactly the policy of deploy/vault, and what the role says.
+func shortLived(t *testing.T, r root, role map[string]any) vault.Auth {
 	t.Helper()
-	r := newRoot(newVault(t))
-	role["token_policies"], role["token_ttl"] = r.name, "2s"
-	r.WriteRole("role", role)
-	cfg := r.config()
-	cfg.Auth.AppRole = &vault.AppRoleAuth{
-		RoleID: r.RoleID("role"), SecretID: vault.Secret{File: writeFile(t, r.SecretID("role"))},
-	}
-	b := open(t, cfg)
-	wantWork(t, "at first", b)
-	return r, b
+	role["token_policies"], role["token_ttl"] = r.name, "4s"
+	r.WriteRole(r.name, role)
+	return vault.Auth{AppRole: &vault.AppRoleAuth{
+		RoleID: r.RoleID(r.name), SecretID: vault.Secret{File: writeFile(t, r.SecretID(r.name))},
+	}}
 }
 
 // onlyToken returns the accessor of the one token that there is.
@@ -37,57 +33,78 @@ func onlyToken(t *testing.T, r root) string {
 	return all[0]
 }
 
-func TestRenewal(t *testing.T) {
-	t.Parallel()
-	r, b := shortLived(t, map[string]any{})
-	token := onlyToken(t, r)
-	eventually(t, "a token that is renewed past three of its lives", func() bool {
-		info, ok := r.LookUp(token)
-		if !ok {
-			t.Fatal("the token has ended")
-		}
-		return info.LastRenewal >= info.Created+6
-	})
-	wantWork(t, "on the renewed token", b)
-	if onlyToken(t, r) != token {
-		t.Error("it has logged in again")
-	}
-}
-
-// wantNewLogin fails unless another token takes the first one's place without
-// anybody noticing.
-func wantNewLogin(t *testing.T, r root, b *vault.Backend) {
+// renewed reports whether a token has been renewed past two of its lives.
+func renewed(t *testing.T, r root, token string) bool {
 	t.Helper()
-	first := onlyToken(t, r)
-	eventually(t, "another token", func() bool {
-		if err := b.Check(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for _, token := range r.TokensOf(r.name) {
-			if token != first {
-				return true
+	info, ok := r.LookUp(token)
+	if !ok {
+		t.Fatal("the token has ended")
+	}
+	return info.LastRenewal >= info.Created+8
+}
+
+// replaced reports whether there is another token.
+func replaced(t *testing.T, r root, token string) bool {
+	t.Helper()
+	return slices.ContainsFunc(r.TokensOf(r.name), func(other string) bool { return other != token })
+}
+
+// Tokens are renewed for as long as that is possible, and then there is a new
+// login before they end. All the while nobody notices. The rows wait together.
+func TestLifeOfTokens(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	rows := []struct {
+		name string
+		auth func(r root) vault.Auth
+		want func(t *testing.T, r root, first string) bool
+	}{
+		{"renewed", func(r root) vault.Auth { return shortLived(t, r, map[string]any{}) }, renewed},
+		{"provided and renewed", func(r root) vault.Auth {
+			token := r.Token(r.name, 4*time.Second)
+			return vault.Auth{Token: &vault.TokenAuth{Secret: vault.Secret{File: writeFile(t, token)}}}
+		}, renewed},
+		{"replaced for want of the policy default", func(r root) vault.Auth {
+			return shortLived(t, r, map[string]any{"token_no_default_policy": true})
+		}, replaced},
+		{"replaced at its longest life", func(r root) vault.Auth {
+			return shortLived(t, r, map[string]any{"token_max_ttl": "6s"})
+		}, replaced},
+	}
+	roots, backends, first := make([]root, len(rows)), make([]*vault.Backend, len(rows)), make([]string, len(rows))
+	for i, row := range rows {
+		roots[i] = newRoot(v)
+		cfg := roots[i].config()
+		cfg.Auth = row.auth(roots[i])
+		backends[i] = open(t, cfg)
+		wantWork(t, row.name, backends[i])
+		first[i] = onlyToken(t, roots[i])
+	}
+	for i, row := range rows {
+		eventually(t, "a token that is "+row.name, func() bool {
+			for k, b := range backends {
+				if err := b.Check(t.Context()); err != nil {
+					t.Fatalf("%s: %v", rows[k].name, err)
+				}
 			}
+			return row.want(t, roots[i], first[i])
+		})
+	}
+	for i := range 2 {
+		if onlyToken(t, roots[i]) != first[i] {
+			t.Errorf("%s: it has logged in again", rows[i].name)
 		}
-		return false
-	})
-}
-
-func TestNewLoginWithoutRenewal(t *testing.T) {
-	t.Parallel()
-	r, b := shortLived(t, map[string]any{"token_no_default_policy": true})
-	wantNewLogin(t, r, b)
-}
-
-func TestNewLoginAtMaxTTL(t *testing.T) {
-	t.Parallel()
-	r, b := shortLived(t, map[string]any{"token_max_ttl": "3s"})
-	wantNewLogin(t, r, b)
+	}
 }
 
 // A token that has ended during an outage is replaced when it is over.
 func TestOutageLongerThanToken(t *testing.T) {
 	t.Parallel()
-	r, b := shortLived(t, map[string]any{})
+	r := newRoot(newVault(t))
+	cfg := r.config()
+	cfg.Auth = shortLived(t, r, map[string]any{})
+	b := open(t, cfg)
+	wantWork(t, "at first", b)
 	r.Stop()
 	wantErr(t, "Check", b.Check(t.Context()), keystore.ErrUnavailable)
 	r.Restart()
@@ -160,7 +177,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	r.RevokeTokensOf(r.name)
 	r.Hang()
 	defer r.Resume()
-	ended := make(chan error)
+	ended := make(chan error, 2)
 	go func() { ended <- b.Check(t.Context()) }()
 	fresh := open(t, cfg)
 	go func() { ended <- fresh.Check(t.Context()) }()
@@ -173,7 +190,12 @@ func TestCloseEndsEverything(t *testing.T) {
 		}
 	}
 	for range 2 {
-		wantErr(t, "Check while it is closed", <-ended, keystore.ErrUnavailable)
+		select {
+		case err := <-ended:
+			wantErr(t, "Check while it is closed", err, keystore.ErrUnavailable)
+		case <-time.After(20 * time.Second):
+			t.Fatal("a call goes on after Close")
+		}
 	}
 	eventually(t, "the end of all goroutines", func() bool { return len(running()) <= before })
 	wantErr(t, "Check after that", b.Check(t.Context()), keystore.ErrUnavailable)

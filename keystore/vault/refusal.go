@@ -67,21 +67,21 @@ func (r refusal) class(bad error) error {
 	}
 }
 
-// failure returns the sentinel and the reason for an error of Vault's client. The
-// reason is for people: no status, body or secret can be taken from it.
-func failure(err, bad error) (sentinel error, reason string) {
+// failure returns the reason and the sentinel for an error of Vault's client; bad is
+// that for status 400. The reason names the status and quotes nothing.
+func failure(err, bad error) (reason string, sentinel error) {
 	if refused, ok := asRefusal(err); ok {
-		return refused.class(bad), refused.Error()
+		return refused.Error(), refused.class(bad)
 	}
 	var response *api.ResponseError
 	if errors.As(err, &response) {
-		return keystore.ErrUnavailable, fmt.Sprintf("status %d, which is not Vault's own", response.StatusCode)
+		return fmt.Sprintf("status %d, which is not Vault's own", response.StatusCode), keystore.ErrUnavailable
 	}
 	var at *url.Error
 	if errors.As(err, &at) { // its URL is a stand-in
 		err = at.Err
 	}
-	return keystore.ErrUnavailable, err.Error()
+	return err.Error(), keystore.ErrUnavailable
 }
 
 // errBudget is the cause of a context that ends because Vault has been waited for

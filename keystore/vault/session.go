@@ -139,7 +139,7 @@ func (k *keeper) logIn() (*session, error) {
 		err = errors.New("the answer has no token")
 	}
 	if err == nil {
-		k.pace.refusals = 0
+		k.pace = pace{}
 		return &session{client: client, secret: secret, print: with.print, replaced: make(chan struct{})}, nil
 	}
 	if k.life.Err() != nil {
@@ -148,7 +148,7 @@ func (k *keeper) logIn() (*session, error) {
 	if err := ended(ctx); err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
 	}
-	sentinel, reason := failure(err, keystore.ErrDenied)
+	reason, sentinel := failure(err, keystore.ErrDenied)
 	err = fmt.Errorf("%w: log in: %s", sentinel, reason)
 	if errors.Is(sentinel, keystore.ErrDenied) {
 		limit := time.Minute

@@ -168,7 +168,7 @@ func (s setupStep) run(ctx context.Context, client *api.Client) (wrote bool, err
 // adminError gives an error of Vault's client its sentinel. A status 400 has
 // none: what we write is fixed, so something in Vault isn't as we expect it.
 func adminError(err error) error {
-	sentinel, reason := failure(err, nil)
+	reason, sentinel := failure(err, nil)
 	if sentinel == nil {
 		return errors.New(reason)
 	}

@@ -45,6 +45,9 @@ func (b *Backend) decrypt(ctx context.Context, s stored) (secret []byte, err err
 	if err := b.transit(ctx, "decrypt", ciphertextBody(s), &answer, keystore.ErrUnwrap); err != nil {
 		return nil, err
 	}
+	if answer.Data.Plaintext == nil {
+		return nil, b.errorf(keystore.ErrUnavailable, "decrypt", "the answer has no plaintext")
+	}
 	return answer.Data.Plaintext, nil
 }
 
@@ -112,7 +115,7 @@ func (b *Backend) classify(ctx context.Context, op string, err, bad error) error
 	if end := ended(ctx); end != nil {
 		return b.wrapError(op, end)
 	}
-	sentinel, reason := failure(err, bad)
+	reason, sentinel := failure(err, bad)
 	return b.errorf(sentinel, op, reason)
 }
 
@@ -154,6 +157,8 @@ func (b *Backend) newClient() (*api.Client, error) {
 		MaxRetries: b.cfg.tries() - 1,
 		CheckRetry: b.retry,
 		Backoff:    b.backoff,
+		// See addresses.send.
+		DisableRedirects: true,
 	})
 	if err != nil {
 		// Vault's client has read its environment variables, though we use none.

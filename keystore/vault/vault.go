@@ -63,8 +63,14 @@ import (
 // does, no call takes longer than Config.Timeout for each try. It prints
 // addresses, mount and key, and nothing else.
 type Backend struct {
-	// Pointers all, since package fmt, which ignores our methods on an
-	// unexported field of somebody's struct, prints those as addresses.
+	// A pointer to pointers, since package fmt, which ignores our methods on an
+	// unexported field of somebody's struct, follows one pointer for a verb that
+	// doesn't fit, and behind that one prints addresses.
+	*parts
+}
+
+// parts are what a Backend has. They don't change.
+type parts struct {
 	cfg    *Config // valid, with its defaults
 	http   *http.Client
 	keeper *keeper
@@ -88,7 +94,7 @@ func Open(cfg Config) (*Backend, error) {
 	}
 	cfg = cfg.withDefaults()
 	cfg.Address = append([]string(nil), cfg.Address...)
-	b := &Backend{cfg: &cfg}
+	b := &Backend{&parts{cfg: &cfg}}
 	b.life, b.end = context.WithCancel(context.Background())
 	transports := newAddresses(b.life, cfg)
 	b.http = &http.Client{

@@ -52,8 +52,10 @@ type Vault struct {
 	mu      sync.Mutex // guards what follows
 	process *exec.Cmd  // nil while stopped
 	stdin   io.Closer  // its end is the process's end
-	guard   *exec.Cmd  // while the process hangs
-	names   int        // how many names unique has given
+	stderr  *bytes.Buffer
+	ended   chan struct{} // closed when the process has ended
+	guard   *exec.Cmd     // while the process hangs
+	names   int           // how many names unique has given
 }
 
 // Start starts a new, empty Vault that is initialized and unsealed. It ends
@@ -70,8 +72,8 @@ func Start(t testing.TB) *Vault {
 func (v *Vault) start(listen string) {
 	v.t.Helper()
 	cmd := exec.Command(program(v.t), "--dir", v.dir, "--listen", listen)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	stderr := new(bytes.Buffer)
+	cmd.Stderr = stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		v.t.Fatalf("testvault: %v", err)
@@ -83,8 +85,9 @@ func (v *Vault) start(listen string) {
 	if err := cmd.Start(); err != nil {
 		v.t.Fatalf("testvault: start Vault: %v", err)
 	}
+	ended := make(chan struct{})
 	v.mu.Lock()
-	v.process, v.stdin = cmd, stdin
+	v.process, v.stdin, v.stderr, v.ended = cmd, stdin, stderr, ended
 	v.mu.Unlock()
 
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
@@ -93,7 +96,12 @@ func (v *Vault) start(listen string) {
 		CAFile    string `json:"ca_file"`
 		RootToken string `json:"root_token"`
 	}
-	if err = errors.Join(err, json.Unmarshal(line, &ready)); err != nil {
+	err = errors.Join(err, json.Unmarshal(line, &ready))
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // Stop looks at how it ended
+	}()
+	if err != nil {
 		v.Stop()
 		v.t.Fatalf("testvault: Vault didn't get ready: %v\n%s", err, stderr.Bytes())
 	}
@@ -128,8 +136,13 @@ func (v *Vault) Stop() {
 	if v.process == nil {
 		return
 	}
+	select {
+	case <-v.ended:
+		v.t.Errorf("testvault: Vault has ended by itself: %v\n%s", v.process.ProcessState, v.stderr.Bytes())
+	default:
+	}
 	_ = v.process.Process.Kill()
-	_ = v.process.Wait() // it was killed, and says so
+	<-v.ended
 	_ = v.stdin.Close()
 	v.process = nil
 }
@@ -167,6 +180,15 @@ func (v *Vault) Hang() {
 	v.guard = guard
 	if err := v.process.Process.Signal(syscall.SIGSTOP); err != nil {
 		v.t.Fatalf("testvault: stop Vault: %v", err)
+	}
+	// Threads that run at that moment stop a little later.
+	var status syscall.WaitStatus
+	_, err := syscall.Wait4(v.process.Process.Pid, &status, syscall.WUNTRACED, nil)
+	for errors.Is(err, syscall.EINTR) {
+		_, err = syscall.Wait4(v.process.Process.Pid, &status, syscall.WUNTRACED, nil)
+	}
+	if err != nil || !status.Stopped() {
+		v.t.Fatalf("testvault: Vault didn't stop: status %#x, error %v", status, err)
 	}
 }
 
