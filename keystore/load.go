@@ -52,6 +52,9 @@ func (s *Keystore) fetch(ctx context.Context, namespace string) ([]WrappedKey, e
 		if wrapped, err = s.shelf.WrappedKeys(ctx, namespace); err != nil {
 			return nil, fmt.Errorf("read wrapped keys: %w", err)
 		}
+		if len(lacks(wrapped)) > 0 {
+			return nil, fmt.Errorf("%w: keys that were there once are gone", ErrDamaged)
+		}
 	}
 	sortKeys(wrapped)
 	return wrapped, checkShelf(namespace, wrapped)

@@ -84,7 +84,7 @@ func TestLostKeysAreNotReplaced(t *testing.T) {
 	}
 	for range 2 {
 		code, stderr := run("serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
-		if code != 1 || !strings.Contains(lastLine(stderr), "the store has events, but no keys") {
+		if code != 1 || !strings.Contains(lastLine(stderr), "keys that were there once are gone") {
 			t.Errorf("exit code %d: %s", code, stderr)
 		}
 	}
