@@ -25,7 +25,7 @@
 // # Keys on lease
 //
 // Keys are in memory on lease: while [Keystore.Run] runs, the backend has to
-// confirm them every [Options.Lease] by unwrapping them anew. A backend that is
+// confirm them every [Options.Lease] by unwrapping some of them anew. A backend that is
 // away is put up with for [Options.MaxOffline]; then, or as soon as it denies
 // us, the Keystore is sealed: it gives out no keyring, and keys are wiped from
 // memory as soon as the calls that use them end. Once the backend confirms

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ var ErrSealed = fmt.Errorf("keystore: sealed: %w", ErrUnavailable)
 // Options say how long keys are good for.
 type Options struct {
 	// Lease is how often the backend has to confirm the keys in memory, by
-	// unwrapping them anew. It also bounds how long a replica takes to notice
+	// unwrapping one of each version of the root key. It also bounds how long a replica takes to notice
 	// keys that another has made. 0 stands for DefaultLease.
 	Lease time.Duration
 
@@ -129,8 +130,8 @@ func (s *Keystore) Confirm(ctx context.Context) error {
 	return err
 }
 
-// confirm unwraps all keys anew, and returns keyrings of them, and what is
-// known of them now.
+// confirm has the backend show that it still opens the keys, and returns
+// keyrings of those that are on the shelf now, and what is known of them.
 func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, map[string]*namespaceKeys, error) {
 	if len(s.known) == 0 {
 		return nil, nil, s.backend.Check(ctx)
@@ -146,13 +147,44 @@ func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, map[string
 		if census, err := s.shelf.Census(ctx, namespace); err == nil {
 			next.uses = s.countUses(namespace, census)
 		}
-		ring, err := s.unwrap(ctx, namespace, &next, nil)
+		ring, err := s.confirmRing(ctx, namespace, &next)
 		if err != nil {
 			return nil, nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
 		}
 		rings[namespace], all[namespace] = ring, &next
 	}
 	return rings, all, nil
+}
+
+// confirmRing returns the keyring of a namespace once the backend has unwrapped
+// a key of each version of the root key that keys are wrapped under, and all
+// that are new. Where there is no keyring, since the keys were sealed, it
+// unwraps all.
+func (s *Keystore) confirmRing(ctx context.Context, namespace string, next *namespaceKeys) (*Keyring, error) {
+	before := (*s.rings.Load())[namespace]
+	if before == nil {
+		return s.unwrap(ctx, namespace, next, nil)
+	}
+	probed := make(map[uint32]bool)
+	for _, k := range slices.Backward(next.wrapped) {
+		version, err := s.backend.RootVersion(k.Wrapped)
+		if err != nil {
+			return nil, fmt.Errorf("%v: %w", k, err)
+		}
+		if probed[version] {
+			continue
+		}
+		probed[version] = true
+		key, err := s.backend.Unwrap(ctx, k.Wrapped, k.Label())
+		if err != nil {
+			return nil, fmt.Errorf("unwrap %v: %w", k, err)
+		}
+		clear(key)
+	}
+	if slices.EqualFunc(s.known[namespace].wrapped, next.wrapped, WrappedKey.equal) {
+		return before, nil
+	}
+	return s.unwrap(ctx, namespace, next, before)
 }
 
 // Run has the backend confirm the keys until ctx ends, and seals them when it

@@ -4,9 +4,9 @@ package client
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -97,17 +97,21 @@ func Explain(err error) error {
 	if err == nil || !ok {
 		return err
 	}
-	e := &Error{Code: code.Code(st.Code()), Message: st.Message()} // the same numbers
+	e := &Error{Code: code.Code(st.Code()), Message: printable(st.Message())} // the same numbers
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "coatcheck" {
-			e.Reason = info.GetReason()
+			e.Reason = printable(info.GetReason())
 		}
 	}
 	return e
 }
 
-// Is says whether err is a refusal for the reason.
-func Is(err error, reason string) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Reason == reason
+// printable takes out of what a server says all that a terminal would act on.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
