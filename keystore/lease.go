@@ -14,9 +14,16 @@ import (
 )
 
 // ErrSealed says that the keys are out of reach: the backend has not confirmed
-// them for too long, or denies us. It comes with ErrUnavailable, since the same
-// call works once the backend confirms again.
-var ErrSealed = fmt.Errorf("keystore: sealed: %w", ErrUnavailable)
+// them for too long, or denies us. It is ErrUnavailable too, since the same call
+// works once the backend confirms again.
+var ErrSealed error = sealedError{}
+
+type sealedError struct{}
+
+func (sealedError) Error() string { return "keystore: sealed" }
+
+// Is says that a sealed Keystore is unavailable.
+func (sealedError) Is(target error) bool { return target == ErrUnavailable }
 
 // Options say how long keys are good for.
 type Options struct {
@@ -96,7 +103,7 @@ func (s *Keystore) Check(context.Context) error {
 	case Sealed:
 		return s.lease.sealed()
 	case Offline:
-		return fmt.Errorf("%w: keys are used until %s: %w", ErrUnavailable, status.Until.Format(time.RFC3339), status.Cause)
+		return fmt.Errorf("keys in memory are used until %s: %w", status.Until.UTC().Format(time.RFC3339), status.Cause)
 	}
 	return nil
 }

@@ -84,13 +84,6 @@ type ShelvedKey struct {
 	Count       KeyCount
 }
 
-// Retirable says whether the key may be retired, as far as is known: a newer
-// version is active, nothing is under this one, and its class is one whose keys
-// are ever retired.
-func (k ShelvedKey) Retirable() bool {
-	return !k.Active && k.Class != Audit && k.Count.Records == 0
-}
-
 // Describe returns what there is to tell of a key that NewVersion has made or
 // Rewrap has changed, as if it were on the shelf, active and unused.
 //

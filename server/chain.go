@@ -181,7 +181,8 @@ func (s *Server) renewKeys(ctx context.Context) error {
 func (s *Server) commit(ctx context.Context, c *call, err error) error {
 	var r refusal
 	if err != nil {
-		if r = refuse(err); r.ours() {
+		// That the keys are sealed is logged once, when they are.
+		if r = refuse(err); r.ours() && !errors.Is(err, keystore.ErrSealed) {
 			s.log.Error("call failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", err)
 		}
 	}

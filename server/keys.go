@@ -127,8 +127,8 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 			continue
 		}
 		c.event.Keys = []string{upkeep.KeyName(key.ID())}
-		if !key.Retirable() {
-			return nil, keystore.ErrKeyInUse
+		if err := inUse(key); err != nil {
+			return nil, err
 		}
 		if req.GetValidateOnly() {
 			c.event.Keys = nil // nothing was done to it
@@ -139,6 +139,19 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 		return &coatcheckv1.RetireKeyResponse{Key: keyMessage(key, k.uses(ctx))}, nil
 	}
 	return nil, errKeyNotFound
+}
+
+// inUse says why a key can't be retired, as far as is known before the commit.
+func inUse(key keystore.ShelvedKey) error {
+	switch {
+	case key.Class == keystore.Audit:
+		return errKeyNamedForEver
+	case key.Active:
+		return errKeyActive
+	case key.Count.Records > 0:
+		return errKeyHasRecords
+	}
+	return nil
 }
 
 // reloadTimeout is how long an answer waits for keys that have changed.

@@ -107,6 +107,15 @@ func TestKeysThroughTheirLife(t *testing.T) {
 			}
 		}
 	}
+	for message, req := range map[string]*coatcheckv1.RetireKeyRequest{
+		"the key is the active one of its class; rotate first":   {KeyClass: dataClass, Version: 2},
+		"records are still under the key":                        {KeyClass: dataClass, Version: 1},
+		"audit keys are never retired, since the log names them": {KeyClass: auditClass, Version: 1},
+	} {
+		if _, err := keys.RetireKey(deadline(t), req); status.Convert(err).Message() != message {
+			t.Errorf("%v: %v, want %s", req, err, message)
+		}
+	}
 	started, err := keys.Rewrap(deadline(t), &coatcheckv1.RewrapRequest{RecordsPerSecond: 1_000_000})
 	if err != nil || started.GetResealing().GetRemaining() != 2 || !started.GetResealing().GetRunning() || len(started.GetRewrapped()) != 0 {
 		t.Fatalf("%v, %v", started, err)

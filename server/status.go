@@ -32,6 +32,9 @@ var (
 	errPanic            = errors.New("server: panic")
 	errKeyClass         = errors.New("server: unknown key class")
 	errKeyNotFound      = errors.New("server: no such key")
+	errKeyActive        = errors.New("server: key is active")
+	errKeyHasRecords    = errors.New("server: key has records")
+	errKeyNamedForEver  = errors.New("server: audit key")
 	errRate             = errors.New("server: rate out of range")
 
 	errNoRule            = errors.New("server: no rule")
@@ -72,6 +75,9 @@ var refusals = []refusal{
 
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},
 
+	{err: errKeyActive, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is the active one of its class; rotate first"},
+	{err: errKeyHasRecords, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "records are still under the key"},
+	{err: errKeyNamedForEver, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "audit keys are never retired, since the log names them"},
 	{err: keystore.ErrKeyInUse, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is active, or something is still under it"},
 	{err: keystore.ErrKeyExists, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
 	{err: keystore.ErrKeyChanged, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},

@@ -61,12 +61,13 @@ func (t *tokenization) Detokenize(ctx context.Context, req *coatcheckv1.Detokeni
 		return nil, err
 	}
 	c.event.Profile = ref.Profile.Name
-	if err := t.name(ctx, c, token); err != nil {
-		return nil, err
-	}
+	unnamed := t.name(ctx, c, token)
 	reveal, err := t.reveal(c, req, ref.Profile)
 	if err != nil {
-		return nil, err
+		return nil, err // a denial is one whether there are keys or not
+	}
+	if unnamed != nil {
+		return nil, unnamed
 	}
 	form, given := tokenizer.Masked, coatcheckv1.Reveal_REVEAL_MASKED
 	if reveal == policy.Full {

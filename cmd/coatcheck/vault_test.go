@@ -45,15 +45,19 @@ func newOnVault(t *testing.T, settings string) *onVault {
 	if err := os.Remove(filepath.Join(dir, "root.key")); err != nil {
 		t.Fatal(err)
 	}
-	setup := exec.Command(os.Args[0], "vault-setup", "--app-role", "coatcheck", "--apply")
+	setup := exec.Command(os.Args[0], "vault-setup", "--app-role", "coatcheck", "--apply", "--secret-id", filepath.Join(dir, "secret-id"))
 	setup.Env = append(os.Environ(), runMain+"=1", "VAULT_ADDR="+v.Address, "VAULT_CACERT="+v.CAFile, "VAULT_TOKEN="+v.RootToken)
-	if out, err := setup.CombinedOutput(); err != nil {
+	out, err := setup.CombinedOutput()
+	if err != nil {
 		t.Fatalf("vault-setup: %v: %s", err, out)
 	}
-	write(t, filepath.Join(dir, "secret-id"), v.SecretID("coatcheck"))
+	_, roleID, ok := strings.Cut(string(out), "role_id: ")
+	if !ok {
+		t.Fatalf("vault-setup: %s", out)
+	}
 	i := &onVault{
 		Vault: v, dir: dir, config: filepath.Join(dir, "coatcheck.yaml"),
-		auth: fmt.Sprintf("app_role: {role_id: %s, secret_id: {file: secret-id}}", v.RoleID("coatcheck")),
+		auth: fmt.Sprintf("app_role: {role_id: %s, secret_id: {file: secret-id}}", strings.TrimSpace(roleID)),
 	}
 	i.configure(t, settings)
 	setPolicy(t, dir)
@@ -192,6 +196,9 @@ func TestVaultGoesAway(t *testing.T) {
 			waitUntil(t, "the keys are sealed", func() bool { return !c.serving(t, "keys") && !c.serving(t, "") })
 			if value, err := c.detokenize(t, token); reasonOf(err) != keystoreAway || value != "" {
 				t.Errorf("sealed: %q, %v", value, err)
+			}
+			if _, err := c.payments.Detokenize(inTime(t), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"}); reasonOf(err) != "PermissionDenied PURPOSE_NOT_ALLOWED" {
+				t.Errorf("sealed: a denial: %v", err)
 			}
 			if token, err := c.tokenize(t, "sealed"); reasonOf(err) != keystoreAway || token != "" {
 				t.Errorf("sealed: %v", err)

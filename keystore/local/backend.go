@@ -156,7 +156,7 @@ func (b *Backend) Rewrap(ctx context.Context, wrapped, label []byte) ([]byte, er
 // Errors: keystore.ErrUnwrap.
 func (b *Backend) RootVersion(wrapped []byte) (uint32, error) {
 	if len(wrapped) != wrapSize {
-		return 0, fmt.Errorf("%w: %d bytes", keystore.ErrUnwrap, len(wrapped))
+		return 0, fmt.Errorf("%w: %d bytes, which no root key of a file has wrapped", keystore.ErrUnwrap, len(wrapped))
 	}
 	if wrapped[0] != wrapFormat {
 		return 0, fmt.Errorf("%w: unknown format %d", keystore.ErrUnwrap, wrapped[0])

@@ -91,6 +91,44 @@ func Setup(ctx context.Context, cfg SetupConfig) ([]Step, error) {
 	return done, nil
 }
 
+// NewSecretID makes a secret id for the AppRole that Setup has made, and returns
+// it with the role's id: what the service logs in with. The secret id is a
+// secret. Who may do so, and from where the environment is taken, is as for
+// Setup.
+//
+// Errors: as those of Setup.
+func NewSecretID(ctx context.Context, cfg SetupConfig) (roleID, secretID string, err error) {
+	if cfg.AppRole == "" {
+		return "", "", errors.New("vault: no AppRole is named")
+	}
+	if _, err := cfg.steps(); err != nil { // names that paths can have
+		return "", "", err
+	}
+	client, err := adminClient()
+	if err != nil {
+		return "", "", err
+	}
+	cfg = cfg.withDefaults()
+	role := "auth/" + cfg.AppRoleMount + "/role/" + cfg.AppRole
+	id, err := client.Logical().ReadWithContext(ctx, role+"/role-id")
+	if err != nil {
+		return "", "", fmt.Errorf("vault: read the role id: %w", adminError(err))
+	}
+	made, err := client.Logical().WriteWithContext(ctx, role+"/secret-id", nil)
+	if err != nil {
+		return "", "", fmt.Errorf("vault: make a secret id: %w", adminError(err))
+	}
+	if id == nil || made == nil {
+		return "", "", fmt.Errorf("vault: there is no role %s", cfg.AppRole)
+	}
+	roleID, _ = id.Data["role_id"].(string)
+	secretID, _ = made.Data["secret_id"].(string)
+	if roleID == "" || secretID == "" {
+		return "", "", errors.New("vault: the answer has no id")
+	}
+	return roleID, secretID, nil
+}
+
 // SetupCommands returns what Setup does as commands of Vault's own program, for
 // a shell, to be read and run by hand. Vault refuses to enable again what is
 // enabled; the other commands can be repeated.

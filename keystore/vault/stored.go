@@ -43,14 +43,14 @@ type stored struct {
 // Errors: keystore.ErrUnwrap for what build can't have made.
 func parseStored(wrapped []byte) (stored, error) {
 	if len(wrapped) <= storedHeader+storedSealed || len(wrapped) > keystore.MaxWrapped {
-		return stored{}, fmt.Errorf("%w: %d bytes", keystore.ErrUnwrap, len(wrapped))
+		return stored{}, fmt.Errorf("%w: %d bytes, which Vault's keystore has not wrapped", keystore.ErrUnwrap, len(wrapped))
 	}
 	if wrapped[0] != storedFormat {
 		return stored{}, fmt.Errorf("%w: unknown format %d", keystore.ErrUnwrap, wrapped[0])
 	}
 	version := binary.BigEndian.Uint32(wrapped[1:])
 	if version == 0 || version > math.MaxInt32 {
-		return stored{}, fmt.Errorf("%w: no version %d", keystore.ErrUnwrap, version)
+		return stored{}, fmt.Errorf("%w: Vault's keystore has not wrapped it", keystore.ErrUnwrap)
 	}
 	end := len(wrapped) - storedSealed
 	if length := int(binary.BigEndian.Uint16(wrapped[5:])); length != end-storedHeader {

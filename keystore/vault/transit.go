@@ -116,7 +116,22 @@ func (b *Backend) classify(ctx context.Context, op string, err, bad error) error
 		return b.wrapError(op, end)
 	}
 	reason, sentinel := failure(err, bad)
-	return b.errorf(sentinel, op, reason)
+	return b.errorf(sentinel, op, reason+hint(err, sentinel))
+}
+
+// hint says what to look at when Vault refuses a call of the transit engine: its
+// own answers name neither a mount that is not there nor a right that is missing.
+func hint(err, sentinel error) string {
+	refused, ok := asRefusal(err)
+	switch {
+	case !ok || refused.missing:
+		return ""
+	case errors.Is(sentinel, keystore.ErrUnwrap):
+		return ": it was wrapped under another key, or under a version that is below the key's min_decryption_version"
+	case refused.status == http.StatusForbidden:
+		return ": the token has no right to this, or is good no more, or there is no such mount"
+	}
+	return ""
 }
 
 // write makes one call with the session's token. It keeps what comes back in a

@@ -66,9 +66,10 @@ var (
 
 // Store is a tokenizer.Store in a bbolt file. It is safe for concurrent use.
 type Store struct {
-	db    *bbolt.DB
-	logID tokenizer.LogID
-	ids   idRange
+	db       *bbolt.DB
+	logID    tokenizer.LogID
+	ids      idRange
+	upgraded bool
 
 	// update runs a write transaction; tests put faults in its way.
 	update func(func(*bbolt.Tx) error) error
@@ -182,7 +183,8 @@ func (s *Store) initialize() error {
 				}
 				meta = tx.Bucket(metaBucket)
 			}
-			if err := upgrade(tx); err != nil {
+			var err error
+			if s.upgraded, err = upgrade(tx); err != nil {
 				return err
 			}
 			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, censusBucket, logBucket} {
@@ -202,22 +204,26 @@ func (s *Store) initialize() error {
 	})
 }
 
+// Upgraded says whether Open has brought the file from an earlier format to the
+// one of this version. Earlier versions can't read it any more.
+func (s *Store) Upgraded() bool { return s.upgraded }
+
 // upgrade brings a store of an earlier version to this one.
-func upgrade(tx *bbolt.Tx) error {
+func upgrade(tx *bbolt.Tx) (upgraded bool, err error) {
 	meta := tx.Bucket(metaBucket)
 	switch f := meta.Get(formatKey); {
 	case len(f) != 1 || f[0] == 0 || f[0] > storeFormat:
-		return ErrFormat
+		return false, ErrFormat
 	case f[0] == storeFormat:
-		return nil
+		return false, nil
 	}
 	if tx.Bucket(recordsBucket) == nil || tx.Bucket(keysBucket) == nil {
-		return fmt.Errorf("%w: no bucket of records or keys", tokenizer.ErrDamaged)
+		return false, fmt.Errorf("%w: no bucket of records or keys", tokenizer.ErrDamaged)
 	}
 	if err := countAll(tx); err != nil {
-		return err
+		return false, err
 	}
-	return meta.Put(formatKey, []byte{storeFormat})
+	return true, meta.Put(formatKey, []byte{storeFormat})
 }
 
 // create lays out a new store.

@@ -161,6 +161,9 @@ It is refused while the version is active or anything is under it.`,
 				} else {
 					fmt.Fprintf(k.env.Stderr, "coatcheck: nothing is under %s key %d; with --yes it would be destroyed, for good\n", args[0], version)
 				}
+				if yes && !k.json {
+					return nil // a table would show what is no more
+				}
 				return k.print(resp.GetKey())
 			})
 		},

@@ -17,7 +17,7 @@ type Keystore struct {
 
 	Lease      time.Duration  `yaml:"lease"`
 	MaxOffline *time.Duration `yaml:"max_offline"`
-	StartWait  time.Duration  `yaml:"start_wait"`
+	StartWait  *time.Duration `yaml:"start_wait"`
 	Rotation   map[string]Due `yaml:"rotation"` // by class
 	ResealRate *int           `yaml:"reseal_rate"`
 }
@@ -58,12 +58,13 @@ func (k Keystore) Options() keystore.Options {
 	return o
 }
 
-// Wait returns how long a start waits for what guards the keys.
+// Wait returns how long a start waits for what guards the keys; 0 stands for one
+// attempt.
 func (k Keystore) Wait() time.Duration {
-	if k.StartWait == 0 {
+	if k.StartWait == nil {
 		return defaultStartWait
 	}
-	return k.StartWait
+	return *k.StartWait
 }
 
 // Upkeep returns when keys are due and how fast records are moved. Data keys
@@ -114,7 +115,7 @@ func (k Keystore) check(fault func(string, ...string), require func(string, ...s
 	if k.MaxOffline != nil && (*k.MaxOffline < 0 || *k.MaxOffline > 7*24*time.Hour) {
 		fault("max_offline must be from 0 to 168h", "keystore", "max_offline")
 	}
-	if k.StartWait < 0 || k.StartWait > time.Hour {
+	if k.StartWait != nil && (*k.StartWait < 0 || *k.StartWait > time.Hour) {
 		fault("start_wait must be from 0 to 1h", "keystore", "start_wait")
 	}
 	if k.ResealRate != nil && (*k.ResealRate < 0 || *k.ResealRate > 1_000_000) {

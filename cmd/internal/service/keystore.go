@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,9 @@ import (
 // caller calls closeBackend once.
 func openBackend(c config.Keystore, getenv func(string) string) (backend keystore.Backend, closeBackend func() error, err error) {
 	if c.Vault != nil {
+		if err := checkVaultFiles(c.Vault); err != nil {
+			return nil, nil, err
+		}
 		b, err := vault.Open(c.Vault.Config(getenv))
 		if err != nil {
 			return nil, nil, err
@@ -45,34 +49,45 @@ func openBackend(c config.Keystore, getenv func(string) string) (backend keystor
 	return b, func() error { return nil }, nil
 }
 
+// checkVaultFiles reads the files of the connection, so that a mistake is found
+// now. They are read again whenever a connection is made. Those with secrets
+// are not looked at: they may be put in place later.
+func checkVaultFiles(c *config.VaultKeystore) error {
+	if c.CAFile != "" {
+		if _, err := loadAuthorities("ca_file", c.CAFile); err != nil {
+			return err
+		}
+	}
+	if c.ClientCertificate != "" {
+		if _, err := tls.LoadX509KeyPair(c.ClientCertificate, c.ClientKey); err != nil {
+			return fmt.Errorf("client_certificate %s, client_key %s: %w", c.ClientCertificate, c.ClientKey, err)
+		}
+	}
+	return nil
+}
+
 // loadKeys loads the keyring, and makes the first keys if there are none. A
 // guard that is away is waited for: for as long as the configuration says, or,
 // if the service was told to wait, until it is there. One that refuses us is
 // waited for only then.
 func loadKeys(ctx context.Context, o Options, keys *keystore.Keystore) error {
 	const first, last = 100 * time.Millisecond, 5 * time.Second
-	bound := o.Config.Keystore.Wait()
-	began := time.Now()
-	attempt, cancel := context.WithTimeout(ctx, bound)
-	defer cancel()
-	if o.Wait {
-		attempt = ctx
-	}
-	var cause error // of the latest attempt that was not cut off by the bound
+	began, bound := time.Now(), o.Config.Keystore.Wait()
 	for pause := first; ; pause = min(2*pause, last) {
-		_, err := keys.Keyring(attempt, server.DefaultNamespace)
-		away := errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
-		if err == nil || ctx.Err() != nil || !away && !(o.Wait && errors.Is(err, keystore.ErrDenied)) {
+		_, err := keys.Keyring(ctx, server.DefaultNamespace)
+		denied := errors.Is(err, keystore.ErrDenied)
+		if err == nil || ctx.Err() != nil || !denied && !errors.Is(err, keystore.ErrUnavailable) || denied && !o.Wait {
 			return err
 		}
-		if cause == nil && attempt.Err() == nil {
+		waited := time.Since(began)
+		if !o.Wait && waited >= bound {
+			return fmt.Errorf("%w (waited %s; serve --wait waits until it is there)", err, waited.Round(100*time.Millisecond))
+		}
+		if pause == first {
 			o.Log.Warn("waiting for the keystore", "error", err)
 		}
-		if cause == nil || attempt.Err() == nil {
-			cause = err
-		}
-		if attempt.Err() != nil || !o.Wait && time.Since(began)+pause > bound {
-			return fmt.Errorf("%w (waited %s; serve --wait waits until it is there)", cause, time.Since(began).Round(100*time.Millisecond))
+		if !o.Wait {
+			pause = min(pause, bound-waited)
 		}
 		select {
 		case <-ctx.Done():

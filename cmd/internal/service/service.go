@@ -135,6 +135,9 @@ func run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeStore(store)) }()
+	if store.Upgraded() {
+		o.Log.Warn("the store has been upgraded: earlier versions of this program can't read it any more")
+	}
 	segments, err := audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Log)
 	if err != nil {
 		return err
@@ -159,7 +162,6 @@ func listenMetrics(o Options) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics: listen: %w", err)
 	}
-	o.Log.Info("serving metrics", "address", listener.Addr().String())
 	return listener, nil
 }
 
@@ -189,6 +191,7 @@ func serve(ctx context.Context, o Options, parts loaded, listener, metricsListen
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
 	if metricsListener != nil {
 		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep}
+		o.Log.Info("serving metrics", "address", metricsListener.Addr().String())
 		background.Go(func() {
 			if err := serveMetrics(backgroundCtx, metricsListener, sources); err != nil {
 				o.Log.Error("metrics are served no more", "error", err)

@@ -34,7 +34,7 @@ func loadTLS(c config.TLS, now time.Time) (*tls.Config, error) {
 	case now.Before(pair.Leaf.NotBefore):
 		return nil, fmt.Errorf("certificate %s: not valid before %s", c.Certificate, pair.Leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
-	pool, err := loadAuthorities(c.ClientCA)
+	pool, err := loadAuthorities("client_ca", c.ClientCA)
 	if err != nil {
 		return nil, err
 	}
@@ -49,8 +49,8 @@ func loadTLS(c config.TLS, now time.Time) (*tls.Config, error) {
 }
 
 // loadAuthorities reads a file of PEM certificates, all of which must parse.
-func loadAuthorities(path string) (*x509.CertPool, error) {
-	data, err := read("client_ca", path)
+func loadAuthorities(what, path string) (*x509.CertPool, error) {
+	data, err := read(what, path)
 	if err != nil {
 		return nil, err
 	}
@@ -61,13 +61,13 @@ func loadAuthorities(path string) (*x509.CertPool, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("client_ca %s: %w", path, err)
+			return nil, fmt.Errorf("%s %s: %w", what, path, err)
 		}
 		pool.AddCert(cert)
 		n++
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("client_ca %s: has no certificate", path)
+		return nil, fmt.Errorf("%s %s: has no certificate", what, path)
 	}
 	return pool, nil
 }
