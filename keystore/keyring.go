@@ -52,10 +52,11 @@ type Keyring struct {
 	// prints addresses behind that one: in ringKeys every key is a pointer.
 	keys      *ringKeys
 	namespace string
+	wrapped   []WrappedKey // what it was made of, in order
 }
 
-func newKeyring(namespace string, keys *ringKeys) *Keyring {
-	return &Keyring{keys: keys, namespace: namespace}
+func newKeyring(namespace string, keys *ringKeys, wrapped []WrappedKey) *Keyring {
+	return &Keyring{keys: keys, namespace: namespace, wrapped: wrapped}
 }
 
 // Namespace returns the name of the namespace whose keys these are.
@@ -70,6 +71,11 @@ func (k *Keyring) ActiveVersion(class Class) uint32 { return k.keys.active(class
 // index key is being replaced, a look-up has to be made under each. The slice
 // is the caller's own.
 func (k *Keyring) Versions(class Class) []uint32 { return k.keys.numbers(class) }
+
+// Has says whether the keyring has the version of the class.
+func (k *Keyring) Has(class Class, version uint32) bool {
+	return k.keys.has(class, version)
+}
 
 // Uses returns how many times the data key of the version has sealed, as far as
 // this process knows: what was stored by whatever process when the key was

@@ -167,17 +167,23 @@ func (s *Keystore) Newer(ctx context.Context, ring *Keyring) (*Keyring, error) {
 	if err := s.lease.sealed(); err != nil {
 		return nil, err
 	}
-	return s.locked(ctx, ring.namespace, func() (*Keyring, error) {
-		now := (*s.rings.Load())[ring.namespace]
-		if now != nil && now != ring {
+	// Without the lock: a confirmation may hold it for as long as the backend
+	// hangs.
+	if now := (*s.rings.Load())[ring.namespace]; now != nil {
+		if now != ring {
 			return now, nil
 		}
 		wrapped, err := s.shelf.WrappedKeys(ctx, ring.namespace)
 		if err != nil {
-			return nil, fmt.Errorf("read wrapped keys: %w", err)
+			return nil, fmt.Errorf("keystore: read wrapped keys: %w", err)
 		}
 		sortKeys(wrapped)
-		if known := s.known[ring.namespace]; now != nil && slices.EqualFunc(known.wrapped, wrapped, WrappedKey.equal) {
+		if slices.EqualFunc(ring.wrapped, wrapped, WrappedKey.equal) {
+			return ring, nil
+		}
+	}
+	return s.locked(ctx, ring.namespace, func() (*Keyring, error) {
+		if now := (*s.rings.Load())[ring.namespace]; now != nil && now != ring {
 			return now, nil
 		}
 		return s.load(ctx, ring.namespace)

@@ -36,8 +36,9 @@ type Options struct {
 	// first confirmation that fails. 0 seals at once.
 	MaxOffline time.Duration
 
-	// Changed, if set, is called after each change of the state, in order and
-	// not at the same time; it must not block.
+	// Changed, if set, is called at each change of the state, in order and not
+	// at the same time. It must not block, nor call the Keystore; the Status has
+	// no count of Keys.
 	Changed func(Status)
 }
 
@@ -61,7 +62,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// patience is how long a confirmation may take: a backend that hangs is away.
+// patience is how long an answer of the backend or the shelf is waited for: one
+// that hangs is away.
 func (o Options) patience() time.Duration { return min(max(o.Lease, time.Second), 10*time.Second) }
 
 // lease is the state, and the clock that ends it.
@@ -118,15 +120,13 @@ func (s *Keystore) Usable(context.Context) error { return s.lease.sealed() }
 // lease, and returns what it says. Where no keyring has been asked for yet, it
 // asks whether the backend can be used.
 //
-// Errors: ErrUnavailable, ErrDenied, ErrUnwrap, or that of ctx.
+// Errors: ErrUnavailable, ErrDenied, ErrUnwrap, ErrDamaged, or that of ctx.
 func (s *Keystore) Confirm(ctx context.Context) error {
 	if err := s.lock(ctx); err != nil {
 		return fmt.Errorf("keystore: confirm: %w", err)
 	}
 	defer s.unlock()
-	bounded, cancel := context.WithTimeout(ctx, s.options.patience())
-	defer cancel()
-	rings, known, err := s.confirm(bounded)
+	rings, known, err := s.confirm(ctx)
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("keystore: confirm: %w", ctx.Err()) // says nothing about the backend
 	}
@@ -141,26 +141,44 @@ func (s *Keystore) Confirm(ctx context.Context) error {
 // keyrings of those that are on the shelf now, and what is known of them.
 func (s *Keystore) confirm(ctx context.Context) (map[string]*Keyring, map[string]*namespaceKeys, error) {
 	if len(s.known) == 0 {
-		return nil, nil, s.backend.Check(ctx)
+		bounded, cancel := context.WithTimeout(ctx, s.options.patience())
+		defer cancel()
+		return nil, nil, s.backend.Check(bounded)
 	}
 	rings, all := make(map[string]*Keyring), make(map[string]*namespaceKeys)
-	for namespace, known := range s.known {
-		// A shelf that can't be read says nothing about the backend: then the
-		// keys that were there before are confirmed.
-		next := *known
-		if wrapped, err := s.fetch(ctx, namespace); err == nil {
-			next.wrapped = wrapped
+	for namespace := range s.known {
+		next, err := s.look(ctx, namespace)
+		if err == nil {
+			rings[namespace], err = s.confirmRing(ctx, namespace, next)
 		}
-		if census, err := s.shelf.Census(ctx, namespace); err == nil {
-			next.uses = s.countUses(namespace, census)
-		}
-		ring, err := s.confirmRing(ctx, namespace, &next)
 		if err != nil {
 			return nil, nil, fmt.Errorf("keystore: keyring of namespace %q: %w", namespace, err)
 		}
-		rings[namespace], all[namespace] = ring, &next
+		all[namespace] = next
 	}
 	return rings, all, nil
+}
+
+// look returns what is on the shelf of a namespace. A shelf that can't be read
+// says nothing about the backend: then it is what was known before. One that is
+// damaged is not put up with: what is sealed from now on might never be opened.
+func (s *Keystore) look(ctx context.Context, namespace string) (*namespaceKeys, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.patience())
+	defer cancel()
+	next := *s.known[namespace]
+	wrapped, err := s.fetch(ctx, namespace)
+	for _, ours := range []error{ErrDamaged, ErrUnavailable, ErrDenied, ErrUnwrap} {
+		if errors.Is(err, ours) {
+			return nil, err
+		}
+	}
+	if err == nil {
+		next.wrapped = wrapped
+	}
+	if census, err := s.shelf.Census(ctx, namespace); err == nil {
+		next.uses = s.countUses(namespace, census)
+	}
+	return &next, nil
 }
 
 // confirmRing returns the keyring of a namespace once the backend has unwrapped
@@ -172,30 +190,31 @@ func (s *Keystore) confirmRing(ctx context.Context, namespace string, next *name
 	if before == nil {
 		return s.unwrap(ctx, namespace, next, nil)
 	}
-	probed := make(map[uint32]bool)
+	var probes []WrappedKey
+	seen := make(map[uint32]bool)
 	for _, k := range slices.Backward(next.wrapped) {
 		version, err := s.backend.RootVersion(k.Wrapped)
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", k, err)
 		}
-		if probed[version] {
-			continue
+		if !seen[version] {
+			seen[version] = true
+			probes = append(probes, k)
 		}
-		probed[version] = true
-		key, err := s.backend.Unwrap(ctx, k.Wrapped, k.Label())
-		if err != nil {
-			return nil, fmt.Errorf("unwrap %v: %w", k, err)
-		}
-		clear(key)
 	}
-	if slices.EqualFunc(s.known[namespace].wrapped, next.wrapped, WrappedKey.equal) {
+	opened, err := s.unwrapAll(ctx, probes)
+	wipe(opened)
+	if err != nil {
+		return nil, err
+	}
+	if slices.EqualFunc(before.wrapped, next.wrapped, WrappedKey.equal) {
 		return before, nil
 	}
 	return s.unwrap(ctx, namespace, next, before)
 }
 
 // Run has the backend confirm the keys until ctx ends, and seals them when it
-// doesn't.
+// doesn't. It is called once.
 func (s *Keystore) Run(ctx context.Context) {
 	s.lease.mu.Lock()
 	s.lease.expiry = time.AfterFunc(s.bound(), s.expire)
@@ -253,7 +272,9 @@ func (s *Keystore) settle(rings map[string]*Keyring, err error) {
 		s.expireAfter(s.options.MaxOffline)
 	case s.lease.status.State == Ready:
 		s.sealKeys(err)
-	default: // as it was; the clock ticks
+	case s.lease.status.State == Sealed:
+		s.sealKeys(err)
+	default: // offline as before; the clock ticks
 		s.lease.status.Cause = err
 	}
 }
@@ -282,12 +303,12 @@ func (s *Keystore) expire() {
 
 // sealKeys forgets all keyrings. The caller holds lease.mu.
 func (s *Keystore) sealKeys(cause error) {
+	sealed := fmt.Errorf("%w: %w", ErrSealed, cause)
+	s.lease.seal.Store(&sealed)
 	if s.lease.status.State == Sealed {
 		s.lease.status.Cause = cause
 		return
 	}
-	sealed := fmt.Errorf("%w: %w", ErrSealed, cause)
-	s.lease.seal.Store(&sealed)
 	s.rings.Store(&map[string]*Keyring{})
 	s.enter(Status{State: Sealed, Cause: cause})
 	go s.collect()

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // load reads the namespace's keys from the shelf, after making those that it
@@ -134,41 +136,70 @@ func (s *Keystore) countUses(namespace string, census []KeyCount) map[uint32]*at
 }
 
 // unwrap makes a keyring: of all the keys, or not at all. If there is one
-// before, keys that are still as they were known are taken over from it.
+// before, keys that are as they were are taken over from it.
 func (s *Keystore) unwrap(ctx context.Context, namespace string, next *namespaceKeys, before *Keyring) (*Keyring, error) {
-	var same map[KeyID]WrappedKey
-	if known := s.known[namespace]; known != nil && before != nil {
-		same = byID(known.wrapped)
+	same := make(map[KeyID]WrappedKey)
+	if before != nil {
+		for _, k := range before.wrapped {
+			same[k.ID()] = k
+		}
 	}
 	keys := new(ringKeys)
+	var fresh []WrappedKey
 	for _, k := range next.wrapped {
-		if have, ok := same[k.ID()]; ok && have.equal(k) && keys.share(before.keys, k.Class, k.Version) {
-			continue
+		if have, ok := same[k.ID()]; !ok || !have.equal(k) || !keys.share(before.keys, k.Class, k.Version) {
+			fresh = append(fresh, k)
 		}
-		key, err := s.backend.Unwrap(ctx, k.Wrapped, k.Label())
-		if err != nil {
-			return nil, fmt.Errorf("unwrap %v: %w", k, err)
-		}
+	}
+	opened, err := s.unwrapAll(ctx, fresh)
+	defer wipe(opened)
+	if err != nil {
+		return nil, err
+	}
+	for i, k := range fresh {
 		uses := next.uses[k.Version]
 		if k.Class == Data && uses == nil { // a census that doesn't know it yet
 			uses = new(atomic.Uint64)
 			next.uses[k.Version] = uses
 		}
-		err = keys.add(k.Class, k.Version, key, uses, &s.memory)
-		clear(key)
-		if err != nil {
+		if err := keys.add(k.Class, k.Version, opened[i], uses, &s.memory); err != nil {
 			return nil, fmt.Errorf("unwrap %v: %w", k, err)
 		}
 	}
-	return newKeyring(namespace, keys), nil
+	return newKeyring(namespace, keys, next.wrapped), nil
 }
 
-func byID(keys []WrappedKey) map[KeyID]WrappedKey {
-	m := make(map[KeyID]WrappedKey, len(keys))
-	for _, k := range keys {
-		m[k.ID()] = k
+// atOnce is how many requests are made of the backend at the same time.
+const atOnce = 8
+
+// unwrapAll has the backend unwrap keys, some at a time. The caller wipes the
+// result, error or not.
+func (s *Keystore) unwrapAll(ctx context.Context, wrapped []WrappedKey) ([][]byte, error) {
+	keys := make([][]byte, len(wrapped))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, k := range wrapped {
+		group.Go(func() (err error) {
+			keys[i], err = s.unwrapOne(ctx, k)
+			return err
+		})
 	}
-	return m
+	return keys, group.Wait()
+}
+
+// unwrapOne has the backend unwrap a key, and waits no longer than patience: a
+// backend that hangs is away.
+func (s *Keystore) unwrapOne(ctx context.Context, k WrappedKey) ([]byte, error) {
+	bounded, cancel := context.WithTimeout(ctx, s.options.patience())
+	defer cancel()
+	key, err := s.backend.Unwrap(bounded, k.Wrapped, k.Label())
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: no answer within %s", ErrUnavailable, s.options.patience())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unwrap %v: %w", k, err)
+	}
+	return key, nil
 }
 
 // equal says whether two keys are the same in every byte.

@@ -98,6 +98,19 @@ func (r *ringKeys) numbers(class Class) []uint32 {
 	return nil
 }
 
+// has says whether there is a version of a class. It doesn't allocate.
+func (r *ringKeys) has(class Class, number uint32) (ok bool) {
+	switch {
+	case class == Data:
+		_, ok = r.data.find(number)
+	case class == Token:
+		_, ok = r.token.find(number)
+	case int(class) < len(r.macs):
+		_, ok = r.macs[class].find(number)
+	}
+	return ok
+}
+
 // active returns the newest version of a class, 0 if it has none.
 func (r *ringKeys) active(class Class) uint32 {
 	switch {
@@ -178,12 +191,13 @@ func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, err
 	if err != nil {
 		return nil, err
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block) // it copies the key schedule
+	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
 		return nil, err
 	}
-	wipe(regions(block))
-	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe(regions(aead)) }), nil
+	// Both in the end: on most platforms aead has a copy of block's key
+	// schedule, on some it points into block.
+	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe(regions(aead)); wipe(regions(block)) }), nil
 }
 
 func (k *dataKey) seal(dst, plaintext, additional []byte) ([]byte, error) {

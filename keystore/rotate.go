@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // NewVersion makes a key of the class, of the version that comes after all
@@ -13,13 +15,14 @@ import (
 // active one once the caller has put it on the shelf and called Reload; if that
 // fails, or never comes to pass, nothing has changed.
 //
-// Errors: ErrClass, ErrSealed, ErrUnavailable, ErrDenied, that of the Shelf, or
-// that of ctx.
+// Errors: ErrClass, ErrKeyExists if no version is left, those of Keyring, and
+// ErrUnavailable, ErrDenied, that of the Shelf, or that of ctx.
 func (s *Keystore) NewVersion(ctx context.Context, namespace string, class Class) (WrappedKey, error) {
 	if !class.valid() {
 		return WrappedKey{}, fmt.Errorf("%w: new version of %v", ErrClass, class)
 	}
-	if err := s.lease.sealed(); err != nil {
+	// A namespace without keys gets its first ones, of all classes.
+	if _, err := s.Keyring(ctx, namespace); err != nil {
 		return WrappedKey{}, err
 	}
 	census, err := s.shelf.Census(ctx, namespace)
@@ -56,24 +59,41 @@ func (s *Keystore) Rewrap(ctx context.Context, namespace string) ([]Rewrapping, 
 	if err != nil {
 		return nil, fmt.Errorf("keystore: read wrapped keys: %w", err)
 	}
+	again := make([]WrappedKey, len(wrapped))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, k := range wrapped {
+		group.Go(func() (err error) {
+			again[i], err = s.rewrapOne(ctx, k)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("keystore: %w", err)
+	}
 	var changes []Rewrapping
-	for _, k := range wrapped {
-		again := k
-		if again.Wrapped, err = s.backend.Rewrap(ctx, k.Wrapped, k.Label()); err != nil {
-			return nil, fmt.Errorf("keystore: rewrap %v: %w", k, err)
+	for i, k := range wrapped {
+		if !again[i].equal(k) {
+			changes = append(changes, Rewrapping{Old: k, New: again[i]})
 		}
-		if bytes.Equal(again.Wrapped, k.Wrapped) {
-			continue
-		}
-		// What doesn't open must not take the place of what does.
-		key, err := s.backend.Unwrap(ctx, again.Wrapped, again.Label())
-		if err != nil {
-			return nil, fmt.Errorf("keystore: rewrapped %v: %w", k, err)
-		}
-		clear(key)
-		changes = append(changes, Rewrapping{Old: k, New: again})
 	}
 	return changes, nil
+}
+
+// rewrapOne returns a key wrapped under the newest version of the root key. What
+// doesn't open must not take the place of what does, so it is opened.
+func (s *Keystore) rewrapOne(ctx context.Context, k WrappedKey) (WrappedKey, error) {
+	again := k
+	var err error
+	if again.Wrapped, err = s.backend.Rewrap(ctx, k.Wrapped, k.Label()); err != nil {
+		return k, fmt.Errorf("rewrap %v: %w", k, err)
+	}
+	if bytes.Equal(again.Wrapped, k.Wrapped) {
+		return k, nil
+	}
+	key, err := s.unwrapOne(ctx, again)
+	clear(key)
+	return again, err
 }
 
 // ShelvedKey is a key as it lies on the shelf, with what is under it.

@@ -218,7 +218,8 @@ func (r Record) open(ring *keystore.Keyring, sealed []byte, p part) ([]byte, err
 	var buf [128]byte
 	plain, err := ring.Open(nil, r.KeyVersion, sealed, r.additionalData(buf[:0], p))
 	if errors.Is(err, keystore.ErrOpen) || errors.Is(err, keystore.ErrKeyVersion) {
-		return nil, fmt.Errorf("%w: record %d doesn't open: %w", ErrDamaged, r.ID, err)
+		// Of a key that is gone, retrying doesn't bring it back: it isn't wrapped.
+		return nil, fmt.Errorf("%w: record %d doesn't open: %v", ErrDamaged, r.ID, err)
 	}
 	return plain, err
 }

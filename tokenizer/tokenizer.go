@@ -12,7 +12,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/coatcheck/coatcheck/keystore"
@@ -217,20 +216,12 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Refere
 	if err != nil {
 		return Value{}, err
 	}
-	record, err := t.store.Record(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		return Value{}, ErrTokenNotFound
-	}
+	record, ring, err := t.read(ctx, id, ring)
 	if err != nil {
 		return Value{}, err
 	}
 	if record.Check != check || record.Namespace != namespace || record.Profile != ref.Profile.Name {
 		return Value{}, ErrTokenNotFound
-	}
-	if !slices.Contains(ring.Versions(keystore.Data), record.KeyVersion) {
-		if ring, err = t.keys.Newer(ctx, ring); err != nil {
-			return Value{}, err
-		}
 	}
 	value, err := record.open(ring, record.Value, partValue)
 	if err != nil {
@@ -240,6 +231,25 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Refere
 		return NewValue(string(value)), nil
 	}
 	return NewValue(string(t.profiles[ref.Profile.Name].dataType.Mask(nil, value))), nil
+}
+
+// read reads a record, and returns it with a keyring that has its data key: the
+// one given, or a newer one. Records move from key to key, so one of the two may
+// be behind the other.
+func (t *Tokenizer) read(ctx context.Context, id uint64, ring *keystore.Keyring) (Record, *keystore.Keyring, error) {
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		record, err := t.store.Record(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			return Record{}, nil, ErrTokenNotFound
+		}
+		if err != nil || attempt == attempts || ring.Has(keystore.Data, record.KeyVersion) {
+			return record, ring, err
+		}
+		if ring, err = t.keys.Newer(ctx, ring); err != nil {
+			return Record{}, nil, err
+		}
+	}
 }
 
 // Digest returns a keyed digest by which the audit trail names a token:
