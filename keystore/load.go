@@ -121,13 +121,13 @@ func (s *Keystore) countUses(namespace string, census []KeyCount) map[uint32]*at
 		maps.Copy(uses, known.uses)
 	}
 	for _, c := range census {
-		if c.Class != Data {
+		if c.ID.Class != Data {
 			continue
 		}
-		n := uses[c.Version]
+		n := uses[c.ID.Version]
 		if n == nil {
 			n = new(atomic.Uint64)
-			uses[c.Version] = n
+			uses[c.ID.Version] = n
 		}
 		for have := n.Load(); have < c.Sealed && !n.CompareAndSwap(have, c.Sealed); have = n.Load() {
 		}

@@ -31,8 +31,8 @@ func (s *Keystore) NewVersion(ctx context.Context, namespace string, class Class
 	}
 	id := KeyID{Namespace: namespace, Class: class, Version: 1}
 	for _, c := range census {
-		if c.Class == class && c.Version >= id.Version {
-			id.Version = c.Version + 1
+		if c.ID.Class == class && c.ID.Version >= id.Version {
+			id.Version = c.ID.Version + 1
 		}
 	}
 	if id.Version == 0 {
@@ -113,7 +113,7 @@ func (s *Keystore) Describe(k WrappedKey) (ShelvedKey, error) {
 	if err != nil {
 		return ShelvedKey{}, fmt.Errorf("keystore: %v: %w", k, err)
 	}
-	return ShelvedKey{WrappedKey: k, RootVersion: version, Active: true, Count: KeyCount{KeyID: k.ID()}}, nil
+	return ShelvedKey{WrappedKey: k, RootVersion: version, Active: true, Count: KeyCount{ID: k.ID()}}, nil
 }
 
 // Keys returns the keys of a namespace, in the order of classes and versions.
@@ -132,7 +132,7 @@ func (s *Keystore) Keys(ctx context.Context, namespace string) ([]ShelvedKey, er
 	}
 	counts := make(map[KeyID]KeyCount, len(census))
 	for _, c := range census {
-		counts[c.KeyID] = c
+		counts[c.ID] = c
 	}
 	sortKeys(wrapped)
 	keys := make([]ShelvedKey, len(wrapped))

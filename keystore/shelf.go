@@ -68,7 +68,7 @@ func (k KeyID) String() string {
 
 // KeyCount says what is under a version of a key.
 type KeyCount struct {
-	KeyID
+	ID KeyID
 
 	// Records is how many records are under the version now: for a data key
 	// those that it seals, for a token key those whose tokens it made. It is 0
@@ -78,6 +78,10 @@ type KeyCount struct {
 	// Sealed is how many ciphertexts that the data key sealed were ever stored.
 	// It never falls, and it is no more than the key was used.
 	Sealed uint64
+
+	// Moved is how many of those came with updates: of records that were under
+	// another key before.
+	Moved uint64
 
 	// Gone says that there is no such key any more: it has been retired, and
 	// its number will not be used again.

@@ -148,9 +148,13 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 	if errors.Is(failed, keystore.ErrKeyVersion) {
 		// A key of the unit has been retired since the handler took it. Nothing
 		// has happened yet, so all of it is done again, with the keys of now.
-		*c = blank
-		if err = s.renewKeys(ctx); err == nil {
-			err = next(ctx)
+		if again := s.keys.Reload(ctx, DefaultNamespace); again != nil {
+			err = again
+		} else {
+			*c = blank
+			if err = next(ctx); err == nil {
+				err = ctx.Err()
+			}
 		}
 		failed = s.commit(ctx, c, err)
 	}
@@ -166,11 +170,6 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 		c.after(context.WithoutCancel(ctx))
 	}
 	return err
-}
-
-// renewKeys has the keyring read from the store again.
-func (s *Server) renewKeys(ctx context.Context) error {
-	return s.keys.Reload(ctx, DefaultNamespace)
 }
 
 // commit makes a call's unit and event durable. It outlives the client's

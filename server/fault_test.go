@@ -69,6 +69,13 @@ func (b *faultyBackend) Unwrap(ctx context.Context, wrapped, label []byte) ([]by
 	return b.Backend.Unwrap(ctx, wrapped, label)
 }
 
+func (b *faultyBackend) Rewrap(ctx context.Context, wrapped, label []byte) ([]byte, error) {
+	if b.away.Load() {
+		return nil, keystore.ErrUnavailable
+	}
+	return b.Backend.Rewrap(ctx, wrapped, label)
+}
+
 func (b *faultyBackend) Wrap(ctx context.Context, key, label []byte) ([]byte, error) {
 	if b.away.Load() {
 		return nil, keystore.ErrUnavailable

@@ -25,6 +25,10 @@ type component struct {
 	// spare marks one that the service can do without for a while: when it
 	// fails, only its own name says so.
 	spare bool
+
+	// keys marks that of the keys: KeyService, by which they are looked after, is
+	// there without them too.
+	keys bool
 }
 
 // componentHealth keeps grpc.health.v1 true: each component has a service name
@@ -65,25 +69,29 @@ func (h *componentHealth) check(ctx context.Context) {
 		answers[i] = make(chan error, 1)
 		go func() { answers[i] <- c.checkInTime(ctx) }()
 	}
-	all := grpc_health_v1.HealthCheckResponse_SERVING
+	const serving, down = grpc_health_v1.HealthCheckResponse_SERVING, grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	all, keyless := serving, serving
 	for i, c := range h.components {
 		err := <-answers[i]
 		if ctx.Err() != nil {
 			return
 		}
-		state := grpc_health_v1.HealthCheckResponse_SERVING
+		state := serving
 		if err != nil {
-			state = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+			state = down
 		}
 		if err != nil && !c.spare {
-			all = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+			all = down
+			if !c.keys {
+				keyless = down
+			}
 		}
 		h.logChange(c.name, err)
 		h.SetServingStatus(c.name, state)
 	}
 	h.SetServingStatus("", all)
 	h.SetServingStatus(coatcheckv1.TokenizationService_ServiceDesc.ServiceName, all)
-	h.SetServingStatus(coatcheckv1.KeyService_ServiceDesc.ServiceName, all)
+	h.SetServingStatus(coatcheckv1.KeyService_ServiceDesc.ServiceName, keyless)
 }
 
 // checkInTime asks a component; one that doesn't answer in time has failed,

@@ -28,10 +28,10 @@ func (k *keyService) ListKeys(ctx context.Context, _ *coatcheckv1.ListKeysReques
 	if err != nil {
 		return nil, err
 	}
-	uses := k.uses(ctx)
+	ring := k.ring(ctx)
 	resp := &coatcheckv1.ListKeysResponse{Resealing: k.resealing(keys)}
 	for _, key := range keys {
-		resp.Keys = append(resp.Keys, keyMessage(key, uses))
+		resp.Keys = append(resp.Keys, keyMessage(key, ring))
 	}
 	status := k.keys.Status()
 	resp.KeystoreState = states[status.State]
@@ -52,6 +52,9 @@ func (k *keyService) RotateKey(ctx context.Context, req *coatcheckv1.RotateKeyRe
 	if !ok {
 		return nil, errKeyClass
 	}
+	if err := k.expect(ctx, class, req.GetActiveVersion()); err != nil {
+		return nil, err
+	}
 	key, err := k.keys.NewVersion(ctx, DefaultNamespace, class)
 	if err != nil {
 		return nil, err
@@ -64,6 +67,23 @@ func (k *keyService) RotateKey(ctx context.Context, req *coatcheckv1.RotateKeyRe
 	c.unit.Keys = []keystore.WrappedKey{key}
 	c.after = k.reload
 	return &coatcheckv1.RotateKeyResponse{Key: keyMessage(made, nil)}, nil
+}
+
+// expect refuses a rotation whose caller thinks that another version is active.
+func (k *keyService) expect(ctx context.Context, class keystore.Class, version uint32) error {
+	if version == 0 {
+		return nil
+	}
+	keys, err := k.keys.Keys(ctx, DefaultNamespace)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if key.Class == class && key.Active && key.Version != version {
+			return keystore.ErrKeyChanged
+		}
+	}
+	return nil
 }
 
 // maxRate is the largest rate that Rewrap takes.
@@ -85,28 +105,31 @@ func (k *keyService) Rewrap(ctx context.Context, req *coatcheckv1.RewrapRequest)
 	if err != nil {
 		return nil, err
 	}
+	before := make(map[keystore.KeyID]keystore.ShelvedKey, len(keys))
+	for _, key := range keys {
+		before[key.ID()] = key
+	}
+	ring := k.ring(ctx)
 	resp := &coatcheckv1.RewrapResponse{Resealing: k.resealing(keys)}
 	for _, change := range changes {
 		key, err := k.keys.Describe(change.New)
 		if err != nil {
 			return nil, err
 		}
-		for _, old := range keys {
-			if old.ID() == key.ID() {
-				key.Active, key.Count = old.Active, old.Count
-			}
-		}
+		key.Active, key.Count = before[key.ID()].Active, before[key.ID()].Count
 		c.event.Keys = append(c.event.Keys, upkeep.KeyName(key.ID()))
-		resp.Rewrapped = append(resp.Rewrapped, keyMessage(key, k.uses(ctx)))
+		resp.Rewrapped = append(resp.Rewrapped, keyMessage(key, ring))
 	}
 	c.unit.Rewraps = changes
 	c.after = func(ctx context.Context) {
-		k.upkeep.Reseal(int(req.GetRecordsPerSecond()))
 		if len(changes) > 0 {
 			k.reload(ctx)
 		}
+		if !req.GetKeysOnly() {
+			k.upkeep.Reseal(int(req.GetRecordsPerSecond()))
+		}
 	}
-	resp.Resealing.Running = resp.Resealing.Remaining > 0
+	resp.Resealing.Running = resp.Resealing.Running || resp.Resealing.Remaining > 0 && !req.GetKeysOnly()
 	return resp, nil
 }
 
@@ -130,13 +153,11 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 		if err := inUse(key); err != nil {
 			return nil, err
 		}
-		if req.GetValidateOnly() {
-			c.event.Keys = nil // nothing was done to it
-		} else {
-			c.unit.Retire = []keystore.KeyID{key.ID()}
+		if c.event.ValidateOnly = req.GetValidateOnly(); !c.event.ValidateOnly {
+			c.unit.Retire = key.ID()
 			c.after = k.reload
 		}
-		return &coatcheckv1.RetireKeyResponse{Key: keyMessage(key, k.uses(ctx))}, nil
+		return &coatcheckv1.RetireKeyResponse{Key: keyMessage(key, k.ring(ctx))}, nil
 	}
 	return nil, errKeyNotFound
 }
@@ -168,9 +189,9 @@ func (k *keyService) reload(ctx context.Context) {
 	k.upkeep.Wake()
 }
 
-// uses returns how often each data key has sealed, as this process knows it;
-// nil while the keys are sealed.
-func (k *keyService) uses(ctx context.Context) *keystore.Keyring {
+// ring returns the keyring, which knows of uses that are not stored yet; nil while
+// the keys are sealed.
+func (k *keyService) ring(ctx context.Context) *keystore.Keyring {
 	if k.keys.Usable(ctx) != nil {
 		return nil
 	}
@@ -197,13 +218,12 @@ func (k *keyService) resealing(keys []keystore.ShelvedKey) *coatcheckv1.Resealin
 // stored yet.
 func keyMessage(key keystore.ShelvedKey, ring *keystore.Keyring) *coatcheckv1.Key {
 	m := &coatcheckv1.Key{
-		Version: key.Version, CreateTime: timestamppb.New(key.Created), Active: key.Active,
-		RootVersion: key.RootVersion, Records: key.Count.Records, Uses: key.Count.Sealed,
+		KeyClass: classMessages[key.Class], Version: key.Version, CreateTime: timestamppb.New(key.Created),
+		State: coatcheckv1.KeyState_KEY_STATE_OLD, RootVersion: key.RootVersion,
+		Records: key.Count.Records, Uses: key.Count.Sealed, Retirable: inUse(key) == nil,
 	}
-	for name, class := range classes {
-		if class == key.Class {
-			m.KeyClass = name
-		}
+	if key.Active {
+		m.State = coatcheckv1.KeyState_KEY_STATE_ACTIVE
 	}
 	if key.Class == keystore.Data && ring != nil {
 		m.Uses = max(m.Uses, ring.Uses(key.Version))
@@ -219,6 +239,15 @@ var classes = map[coatcheckv1.KeyClass]keystore.Class{
 	coatcheckv1.KeyClass_KEY_CLASS_SUBJECT: keystore.Subject,
 	coatcheckv1.KeyClass_KEY_CLASS_AUDIT:   keystore.Audit,
 }
+
+// classMessages is the other way round.
+var classMessages = func() map[keystore.Class]coatcheckv1.KeyClass {
+	m := make(map[keystore.Class]coatcheckv1.KeyClass, len(classes))
+	for message, class := range classes {
+		m[class] = message
+	}
+	return m
+}()
 
 // states maps the keystore's states to the API's.
 var states = map[keystore.State]coatcheckv1.KeystoreState{

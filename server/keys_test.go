@@ -66,13 +66,19 @@ func TestKeysThroughTheirLife(t *testing.T) {
 	if err != nil || len(resp.GetKeys()) != 5 || resp.GetKeystoreState() != coatcheckv1.KeystoreState_KEYSTORE_STATE_READY {
 		t.Fatalf("%v, %v", resp, err)
 	}
-	if k := resp.GetKeys()[0]; !k.GetActive() || k.GetRecords() != 2 || k.GetUses() != 2 || k.GetRootVersion() != 1 || time.Since(k.GetCreateTime().AsTime()) > time.Hour {
+	if k := resp.GetKeys()[0]; k.GetState() != coatcheckv1.KeyState_KEY_STATE_ACTIVE || k.GetRetirable() || k.GetRecords() != 2 || k.GetUses() != 2 || k.GetRootVersion() != 1 || time.Since(k.GetCreateTime().AsTime()) > time.Hour {
 		t.Errorf("the data key: %v", k)
 	}
 	for _, class := range []coatcheckv1.KeyClass{dataClass, tokenClass, indexClass, auditClass} {
 		made, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: class})
-		if err != nil || made.GetKey().GetVersion() != 2 || !made.GetKey().GetActive() || made.GetKey().GetKeyClass() != class {
+		if err != nil || made.GetKey().GetVersion() != 2 || made.GetKey().GetState() != coatcheckv1.KeyState_KEY_STATE_ACTIVE || made.GetKey().GetKeyClass() != class {
 			t.Fatalf("%v: %v, %v", class, made, err)
+		}
+	}
+	// Who thinks that another version is active is told so.
+	for version, want := range map[uint32]string{1: "KEY_CHANGED", 3: "KEY_CHANGED"} {
+		if _, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: dataClass, ActiveVersion: version}); status.Code(err) != codes.Aborted || reason(err) != want {
+			t.Errorf("rotate with active version %d: %v", version, err)
 		}
 	}
 	add("4012888888881881") // under the new keys at once
@@ -160,7 +166,11 @@ func checkKeyEvents(t *testing.T, in *servertest.Instance) {
 		switch e["action"] {
 		case "create-keys", "rotate-key", "rewrap", "reseal", "retire-key":
 			if e["code"] == "OK" {
-				found = append(found, fmt.Sprintf("%v%v%v", e["action"], e["keys"], e["records"]))
+				line := fmt.Sprintf("%v%v%v", e["action"], e["keys"], e["records"])
+				if e["validate_only"] == true {
+					line += "validated"
+				}
+				found = append(found, line)
 			}
 		}
 	}
@@ -168,7 +178,7 @@ func checkKeyEvents(t *testing.T, in *servertest.Instance) {
 		"create-keys[data/1 token/1 index/1 subject/1 audit/1]<nil>",
 		"rotate-key[data/2]<nil>", "rotate-key[token/2]<nil>", "rotate-key[index/2]<nil>", "rotate-key[audit/2]<nil>",
 		"rewrap<nil><nil>", "reseal[data/2]2",
-		"retire-key<nil><nil>", "retire-key<nil><nil>", // validated only
+		"retire-key[data/1]<nil>validated", "retire-key[data/1]<nil>validated",
 		"retire-key[data/1]<nil>", "retire-key[index/1]<nil>",
 	}
 	if !slices.Equal(found, want) {
@@ -207,7 +217,7 @@ func TestAKeyRetiredUnderACall(t *testing.T) {
 		}
 		event := func(tokenizer.Outcome) []byte { return []byte(`{"v":1,"time":"2026-11-25T00:00:00.000000000Z"}`) }
 		_, added := store.Store.Commit(ctx, tokenizer.Unit{Keys: []keystore.WrappedKey{key}, Event: event})
-		_, retired := store.Store.Commit(ctx, tokenizer.Unit{Retire: []keystore.KeyID{{Namespace: server.DefaultNamespace, Class: keystore.Data, Version: 1}}, Event: event})
+		_, retired := store.Store.Commit(ctx, tokenizer.Unit{Retire: keystore.KeyID{Namespace: server.DefaultNamespace, Class: keystore.Data, Version: 1}, Event: event})
 		if err := errors.Join(added, retired); err != nil {
 			t.Error(err)
 		}
@@ -247,7 +257,7 @@ func TestAKeyUsedUnderItsRetirement(t *testing.T) {
 	}
 	event := func(tokenizer.Outcome) []byte { return []byte(`{"v":1,"time":"2026-11-25T00:00:00.000000000Z"}`) }
 	race := func(unit tokenizer.Unit) {
-		if len(unit.Retire) == 0 {
+		if unit.Retire == (keystore.KeyID{}) {
 			return
 		}
 		id, err := store.ReserveIDs(ctx, 1)
@@ -275,6 +285,9 @@ func TestKeysWhileTheBackendIsAway(t *testing.T) {
 	in, _, backend := startFaulty(t, server.Limits{})
 	keys := coatcheckv1.NewKeyServiceClient(in.As(t, "admin"))
 	token := tokenize(t, in, "card", "4111111111111111")
+	if _, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: indexClass}); err != nil {
+		t.Fatal(err)
+	}
 	backend.away.Store(true)
 	waitFor(t, "OFFLINE", func() bool {
 		resp, err := keys.ListKeys(deadline(t), &coatcheckv1.ListKeysRequest{})
@@ -285,10 +298,18 @@ func TestKeysWhileTheBackendIsAway(t *testing.T) {
 			_, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: dataClass})
 			return err
 		},
+		"rewrap": func() error {
+			_, err := keys.Rewrap(deadline(t), &coatcheckv1.RewrapRequest{})
+			return err
+		},
 	} {
 		if err := call(); status.Code(err) != codes.Unavailable || reason(err) != "KEYSTORE_UNAVAILABLE" {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	// To retire a key takes none.
+	if _, err := keys.RetireKey(deadline(t), &coatcheckv1.RetireKeyRequest{KeyClass: indexClass, Version: 1}); err != nil {
+		t.Errorf("retire: %v", err)
 	}
 	payments := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments"))
 	if resp, err := payments.Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "charge"}); err != nil || resp.GetValue() != "4111111111111111" {
@@ -315,6 +336,13 @@ func TestDueKeysAreReplaced(t *testing.T) {
 		tokenize(t, in, "card", "4111111111111111")
 	}
 	waitFor(t, "a new data key, with all records", func() bool { return census(t, keys, dataClass)[2] >= 3 })
+	// That they were all moved to it doesn't make it due again.
+	for range 50 {
+		time.Sleep(10 * time.Millisecond)
+		if now := census(t, keys, dataClass); len(now) != 2 {
+			t.Fatalf("versions follow each other: %v", now)
+		}
+	}
 	waitFor(t, "a new token key", func() bool { return len(census(t, keys, tokenClass)) > 1 })
 	rotated := make(map[string]bool)
 	for _, e := range events(t, in) {

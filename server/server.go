@@ -138,7 +138,7 @@ func New(cfg Config) (*Server, error) {
 		health: newHealth(cfg.Logger, []component{
 			{name: "store", check: cfg.Store.Check},
 			{name: "keystore", check: cfg.Keystore.Check, spare: true},
-			{name: "keys", check: cfg.Keystore.Usable},
+			{name: "keys", check: cfg.Keystore.Usable, keys: true},
 			{name: "audit", check: func(context.Context) error { return cfg.Segments.Check() }},
 		}),
 	}

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -99,6 +100,18 @@ func ParseRecordKeys(id uint64, b []byte) (data, token keystore.KeyID, err error
 		return data, token, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
 	}
 	return data, token, nil
+}
+
+// SameHeader says whether two records are the same but for what is sealed, and
+// under which key.
+func (r Record) SameHeader(o Record) bool {
+	return r.ID == o.ID && r.Namespace == o.Namespace && r.Profile == o.Profile &&
+		r.Created.Equal(o.Created) && r.TokenVersion == o.TokenVersion && r.Check == o.Check
+}
+
+// Equal says whether two records are the same.
+func (r Record) Equal(o Record) bool {
+	return r.SameHeader(o) && r.KeyVersion == o.KeyVersion && bytes.Equal(r.Value, o.Value) && bytes.Equal(r.Metadata, o.Metadata)
 }
 
 // DataKey names the data key that seals the record.

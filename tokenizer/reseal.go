@@ -12,7 +12,7 @@ import (
 type Resealed struct {
 	Version uint32 // the active data key, under which records are now sealed
 	Moved   int    // records in the unit's Updates
-	Failed  int    // records that don't open and are left as they are
+	Failed  int    // records that don't parse or open, and are left as they are
 	Next    uint64 // where to go on, 0 at the end
 }
 
@@ -31,13 +31,13 @@ func (t *Tokenizer) Reseal(ctx context.Context, namespace string, after uint64, 
 		return Resealed{}, err
 	}
 	result := Resealed{Version: ring.ActiveVersion(keystore.Data)}
-	records, next, err := t.store.Outdated(ctx, namespace, result.Version, after, limit)
+	found, err := t.store.Outdated(ctx, namespace, result.Version, after, limit)
 	if err != nil {
 		return Resealed{}, err
 	}
-	result.Next = next
-	updates := make([]Update, 0, len(records))
-	for _, old := range records {
+	result.Next, result.Failed = found.Next, found.Unreadable
+	updates := make([]Update, 0, len(found.Records))
+	for _, old := range found.Records {
 		if old.KeyVersion > result.Version {
 			continue // another replica is further than we are
 		}

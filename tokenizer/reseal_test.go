@@ -60,7 +60,7 @@ func (k kit) count(t testing.TB, class keystore.Class, version uint32) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(census, func(c keystore.KeyCount) bool { return c.Class == class && c.Version == version })
+	i := slices.IndexFunc(census, func(c keystore.KeyCount) bool { return c.ID.Class == class && c.ID.Version == version })
 	if i < 0 {
 		t.Fatalf("the census has no %v key %d", class, version)
 	}
@@ -170,7 +170,7 @@ func TestRetiredBeforeCommit(t *testing.T) {
 	}
 	k.rotate(t, keystore.Data)
 	k.resealAll(t)
-	retire := tokenizer.Unit{Retire: []keystore.KeyID{{Namespace: namespace, Class: keystore.Data, Version: 1}}, Event: event}
+	retire := tokenizer.Unit{Retire: keystore.KeyID{Namespace: namespace, Class: keystore.Data, Version: 1}, Event: event}
 	if _, err := k.store.Commit(t.Context(), retire); err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestResealBesideReveals(t *testing.T) {
 	for version := uint32(1); version < 8; version++ {
 		k.rotate(t, keystore.Data)
 		k.resealAll(t)
-		retire := tokenizer.Unit{Retire: []keystore.KeyID{{Namespace: namespace, Class: keystore.Data, Version: version}}, Event: event}
+		retire := tokenizer.Unit{Retire: keystore.KeyID{Namespace: namespace, Class: keystore.Data, Version: version}, Event: event}
 		if _, err := k.store.Commit(t.Context(), retire); err != nil {
 			t.Fatal(err)
 		}

@@ -63,9 +63,10 @@ type Store interface {
 
 	// Commit makes all of the unit durable, or none of it.
 	//
-	// A unit whose records are under a key that is not stored, because it has
-	// been retired since, is refused with keystore.ErrKeyVersion: seal anew. So a
-	// key that is retired has nothing under it, ever.
+	// A unit whose records, or the new forms of whose updates, are under a key
+	// that is not stored, because it has been retired since, is refused with
+	// keystore.ErrKeyVersion: seal anew. So a key that is retired has nothing
+	// under it, ever.
 	//
 	// When Commit returns nil, the unit MUST survive a crash of the process
 	// and of the machine, and every later read, by any process, MUST see it.
@@ -89,12 +90,10 @@ type Store interface {
 
 	// Outdated goes through the records with ids above after, in order, and
 	// returns up to limit of those of the namespace whose data key is not of the
-	// version. next is where to go on: how far it has looked, which is further
-	// than after even if it found none; 0 when there are no more records.
-	// Records that can't be read are passed over; the census counts them.
+	// version.
 	//
 	// Errors: ErrUnavailable, or that of ctx.
-	Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (records []Record, next uint64, err error)
+	Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (Outdated, error)
 
 	// WrappedKeys returns the wrapped keys of a namespace, all classes and
 	// versions, in any order; none is not an error.
@@ -152,11 +151,12 @@ type Unit struct {
 	// unit fails with keystore.ErrKeyChanged.
 	Rewraps []keystore.Rewrapping
 
-	// Retire are keys to take away for good. If any is not there, the whole
-	// unit fails with keystore.ErrKeyVersion; if any is the newest of its class,
-	// or has records under it, or is an audit key, which events name for ever,
-	// with keystore.ErrKeyInUse.
-	Retire []keystore.KeyID
+	// Retire is a key to take away for good; the zero KeyID is none. Such a unit
+	// brings nothing else but its event. If the key is not there, the unit fails
+	// with keystore.ErrKeyVersion; if it is the newest of its class, or has
+	// records under it, or is an audit key, which events name for ever, with
+	// keystore.ErrKeyInUse.
+	Retire keystore.KeyID
 
 	// Event returns the body of the audit event, given the outcome. It is
 	// required. It is called inside the commit, perhaps more than once (the
@@ -165,14 +165,27 @@ type Unit struct {
 	Event func(Outcome) []byte
 }
 
+// Outdated is what a Store found among its records.
+type Outdated struct {
+	Records []Record
+
+	// Unreadable is how many records were passed over since they don't parse. Of
+	// which namespace they are is not known.
+	Unreadable int
+
+	// Next is where to go on: how far it was looked, which is further than before
+	// even if nothing was found. It is 0 when there are no more records.
+	Next uint64
+}
+
 // Empty says whether the unit changes nothing but the log.
 func (u *Unit) Empty() bool {
-	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Keys)+len(u.Rewraps)+len(u.Retire) == 0
+	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Keys)+len(u.Rewraps) == 0 && u.Retire == keystore.KeyID{}
 }
 
 // Update replaces a record. Old is the record as it was read; if another unit
 // has changed it since, the update is left out and the rest of the unit goes
-// on. ID, Namespace, Profile and TokenVersion of the two are the same.
+// on. The two differ in KeyVersion, Value and Metadata only.
 type Update struct{ Old, New Record }
 
 // Claim is a conditional entry: the first to claim a key holds it.

@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/keystore"
@@ -41,7 +44,6 @@ type listed struct {
 	Keys []struct {
 		Class       string
 		Version     uint32
-		Active      bool
 		RootVersion uint32 `json:"root_version"`
 		Records     uint64
 	}
@@ -235,13 +237,13 @@ func wantExactCensus(t *testing.T, dir string, atLeast int) {
 		t.Fatal(err)
 	}
 	for _, c := range census {
-		if c.Records != counted[c.KeyID] {
-			t.Errorf("the census has %d records under %v, there are %d", c.Records, c.KeyID, counted[c.KeyID])
+		if c.Records != counted[c.ID] {
+			t.Errorf("the census has %d records under %v, there are %d", c.Records, c.ID, counted[c.ID])
 		}
 		if c.Gone && c.Records > 0 {
-			t.Errorf("%v is gone and has records", c.KeyID)
+			t.Errorf("%v is gone and has records", c.ID)
 		}
-		delete(counted, c.KeyID)
+		delete(counted, c.ID)
 	}
 	if len(counted) > 0 {
 		t.Errorf("the census lacks %v", counted)
@@ -269,15 +271,15 @@ func TestCrashWhileKeysChange(t *testing.T) {
 				for {
 					profile, value := randomValue()
 					resp, err := c.checkout.Tokenize(context.Background(), &coatcheckv1.TokenizeRequest{Profile: profile, Value: value})
-					if err != nil {
-						return // killed
+					if killed(t, "tokenize", err) {
+						return
 					}
 					tokens.add(t, resp.GetToken(), value)
 				}
 			})
 		}
 		wg.Go(func() {
-			for changeKeys(i, c.keys, did) {
+			for changeKeys(t, i, c.keys, did) {
 			}
 		})
 		time.Sleep(time.Duration(100+rand.IntN(1500)) * time.Millisecond) // the moment of the kill
@@ -313,18 +315,37 @@ func TestCrashWhileKeysChange(t *testing.T) {
 	}
 	wantExactCensus(t, i.dir, len(all))
 	t.Logf("%d rounds, %d tokens, %v", rounds, len(all), did)
+	for _, what := range keyChanges {
+		if did[what] == 0 && soak() {
+			t.Errorf("no %q in %d rounds", what, rounds)
+		}
+	}
 }
+
+// killed says whether a call failed since the process was killed; any other
+// failure is an error.
+func killed(t *testing.T, what string, err error) bool {
+	if err == nil {
+		return false
+	}
+	if status.Code(err) != codes.Unavailable || strings.Contains(reasonOf(err), " ") { // the service's own refusals have a reason
+		t.Errorf("%s: %v", what, err)
+	}
+	return true
+}
+
+var keyChanges = []string{"rotate data", "rotate token", "rotate index", "rewrap", "retire", "rotate the root key"}
 
 // changeKeys does one of the things that an operator does with keys, and says
 // whether the server is still there.
-func changeKeys(i *onVault, keys coatcheckv1.KeyServiceClient, did map[string]int) bool {
+func changeKeys(t *testing.T, i *onVault, keys coatcheckv1.KeyServiceClient, did map[string]int) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	list, err := keys.ListKeys(ctx, &coatcheckv1.ListKeysRequest{})
-	if err != nil {
+	if killed(t, "list", err) {
 		return false
 	}
-	what := []string{"rotate data", "rotate token", "rotate index", "rewrap", "retire", "retire", "rotate the root key"}[rand.IntN(7)]
+	what := keyChanges[rand.IntN(len(keyChanges))]
 	switch what {
 	case "rotate data":
 		_, err = keys.RotateKey(ctx, &coatcheckv1.RotateKeyRequest{KeyClass: coatcheckv1.KeyClass_KEY_CLASS_DATA})
@@ -343,7 +364,7 @@ func changeKeys(i *onVault, keys coatcheckv1.KeyServiceClient, did map[string]in
 			return true
 		}
 	}
-	if err != nil {
+	if killed(t, what, err) {
 		return false
 	}
 	did[what]++

@@ -268,9 +268,9 @@ func readRecords(t *testing.T, dir string) []tokenizer.Record {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	records, _, err := store.Outdated(t.Context(), "default", 0, 0, 1000)
+	found, err := store.Outdated(t.Context(), "default", 0, 0, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return records
+	return found.Records
 }

@@ -77,7 +77,7 @@ func (s *MemoryShelf) Census(ctx context.Context, namespace string) ([]keystore.
 	var counts []keystore.KeyCount
 	for name := range s.taken {
 		if name.Namespace == namespace {
-			counts = append(counts, keystore.KeyCount{KeyID: name, Gone: s.keys[name] == nil})
+			counts = append(counts, keystore.KeyCount{ID: name, Gone: s.keys[name] == nil})
 		}
 	}
 	return counts, nil

@@ -191,7 +191,7 @@ func checkShelfCensus(ctx context.Context, shelf keystore.Shelf) error {
 		return fmt.Errorf("the census has %d keys, want %d: %v", len(counts), len(keys), counts)
 	}
 	for _, k := range keys {
-		if !slices.Contains(counts, keystore.KeyCount{KeyID: k.ID()}) {
+		if !slices.Contains(counts, keystore.KeyCount{ID: k.ID()}) {
 			return fmt.Errorf("the census lacks an empty %v: %v", k, counts)
 		}
 	}

@@ -131,9 +131,14 @@ type Event struct {
 	// "NO_RULE". It is empty when Code is "OK".
 	Reason string `json:"reason"`
 
-	// Keys are the keys that were made, wrapped anew or retired, or to which
-	// records were moved, each as "<class>/<version>".
+	// Keys are the keys that it was about, each as "<class>/<version>": those that
+	// were made, wrapped anew or retired, or to which records were moved, or,
+	// where Code is not "OK", were to be.
 	Keys []string `json:"keys"`
+
+	// ValidateOnly says that the caller wanted to know whether it would work, and
+	// nothing was done.
+	ValidateOnly bool `json:"validate_only"`
 
 	// Records is how many records were moved.
 	Records uint64 `json:"records"`
@@ -198,6 +203,9 @@ func (e *Event) Body() []byte {
 	}
 	if len(e.Keys) > 0 {
 		b = append(b, ']')
+	}
+	if e.ValidateOnly {
+		b = append(b, `,"validate_only":true`...)
 	}
 	if e.Records > 0 {
 		b = append(b, `,"records":`...)

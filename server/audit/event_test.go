@@ -36,6 +36,8 @@ func TestBodyHasEveryField(t *testing.T) {
 		switch f := v.Field(i); f.Kind() {
 		case reflect.String:
 			f.SetString("field " + v.Type().Field(i).Name)
+		case reflect.Bool:
+			f.SetBool(true)
 		case reflect.Uint64:
 			f.SetUint(1<<64 - 1)
 		}

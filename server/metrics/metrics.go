@@ -48,14 +48,14 @@ var (
 	confirmedDesc = describe("keystore_confirmed_timestamp_seconds", "When the root key's guard last confirmed the keys, in Unix seconds; 0 if it has not.")
 	sealsDesc     = describe("keystore_seals_timestamp_seconds", "When the keys will be sealed if the root key's guard stays away, in Unix seconds; 0 unless it is away.")
 	memoryDesc    = describe("keystore_keys_in_memory", "Keys in memory, those in use by calls included.")
-	recordsDesc   = describe("keys_records", "The census: records under a version of a data or token key.", "class", "version")
-	usesDesc      = describe("keys_uses", "How often a version of a data key has sealed; at most 2^32.", "version")
-	createdDesc   = describe("keys_created_timestamp_seconds", "When a key version was made, in Unix seconds.", "class", "version")
-	rootDesc      = describe("keys_root_version", "The version of the root key that a key version is wrapped under.", "class", "version")
-	runningDesc   = describe("reseal_running", "1 while records are being moved to the active data key.")
-	remainingDesc = describe("reseal_remaining_records", "Records that are not under the active data key.")
-	movedDesc     = describe("reseal_moved_records_total", "Records moved to the active data key.")
-	failedDesc    = describe("reseal_failed_records", "Records that could not be opened in the latest pass.")
+	recordsDesc   = describe("keys_records", "The census: records under a version of a data or token key.", "namespace", "class", "version")
+	usesDesc      = describe("keys_uses", "How often a version of a data key has sealed; at most 2^32.", "namespace", "version")
+	createdDesc   = describe("keys_created_timestamp_seconds", "When a key version was made, in Unix seconds.", "namespace", "class", "version")
+	rootDesc      = describe("keys_root_version", "The version of the root key that a key version is wrapped under.", "namespace", "class", "version")
+	runningDesc   = describe("reseal_running", "1 while records are being moved to the active data key.", "namespace")
+	remainingDesc = describe("reseal_remaining_records", "Records that are not under the active data key.", "namespace")
+	movedDesc     = describe("reseal_moved_records_total", "Records moved to the active data key.", "namespace")
+	failedDesc    = describe("reseal_failed_records", "Records that could not be opened in the latest pass.", "namespace")
 )
 
 // Describe implements prometheus.Collector.
@@ -84,9 +84,9 @@ func (k keys) Collect(metrics chan<- prometheus.Metric) {
 	gauge(sealsDesc, seconds(status.Until))
 	gauge(memoryDesc, float64(status.Keys))
 	progress := k.Upkeep.Progress()
-	gauge(runningDesc, one(progress.Running))
-	gauge(failedDesc, float64(progress.Failed))
-	metrics <- prometheus.MustNewConstMetric(movedDesc, prometheus.CounterValue, float64(progress.Total))
+	gauge(runningDesc, one(progress.Running), k.Namespace)
+	gauge(failedDesc, float64(progress.Failed), k.Namespace)
+	metrics <- prometheus.MustNewConstMetric(movedDesc, prometheus.CounterValue, float64(progress.Total), k.Namespace)
 
 	ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
 	defer cancel()
@@ -94,16 +94,24 @@ func (k keys) Collect(metrics chan<- prometheus.Metric) {
 	if err != nil {
 		return // the store is away; health says so
 	}
-	gauge(remainingDesc, float64(upkeep.Remaining(shelved)))
+	gauge(remainingDesc, float64(upkeep.Remaining(shelved)), k.Namespace)
+	var ring *keystore.Keyring
+	if k.Keystore.Usable(ctx) == nil {
+		ring, _ = k.Keystore.Keyring(ctx, k.Namespace)
+	}
 	for _, key := range shelved {
 		class, version := key.Class.String(), strconv.FormatUint(uint64(key.Version), 10)
-		gauge(createdDesc, seconds(key.Created), class, version)
-		gauge(rootDesc, float64(key.RootVersion), class, version)
+		gauge(createdDesc, seconds(key.Created), k.Namespace, class, version)
+		gauge(rootDesc, float64(key.RootVersion), k.Namespace, class, version)
 		if key.Class == keystore.Data || key.Class == keystore.Token {
-			gauge(recordsDesc, float64(key.Count.Records), class, version)
+			gauge(recordsDesc, float64(key.Count.Records), k.Namespace, class, version)
 		}
 		if key.Class == keystore.Data {
-			gauge(usesDesc, float64(key.Count.Sealed), version)
+			uses := key.Count.Sealed
+			if ring != nil { // it knows of those that are not stored yet
+				uses = max(uses, ring.Uses(key.Version))
+			}
+			gauge(usesDesc, float64(uses), k.Namespace, version)
 		}
 	}
 }

@@ -24,9 +24,10 @@ const DefaultRate = 1000
 type Progress struct {
 	Running bool
 	Began   time.Time // of the pass that is running, or ran last
+	Ended   time.Time // of the pass that ran last; zero while one is running
 	Moved   uint64    // in this pass
 	Total   uint64    // moved since New, in all passes
-	Failed  uint64    // in this pass: records that don't open
+	Failed  uint64    // in this pass: records that don't parse or open
 	Rate    int       // records a second at most; 0 if none are moved unasked
 }
 
@@ -44,15 +45,15 @@ func (u *Upkeep) Progress() Progress {
 // the new rate, and another follows it.
 func (u *Upkeep) Reseal(perSecond int) {
 	if perSecond == 0 {
-		perSecond = u.Config.Rate
+		perSecond = u.cfg.Rate
 	}
 	if perSecond == 0 {
 		perSecond = DefaultRate
 	}
 	u.mu.Lock()
 	u.asked++
+	u.setRate(perSecond) // before a pass can begin at the old one, which may be 0
 	u.mu.Unlock()
-	u.setRate(perSecond)
 	u.Wake()
 }
 
@@ -78,14 +79,14 @@ func Remaining(keys []keystore.ShelvedKey) (records uint64) {
 func (u *Upkeep) resealAll(ctx context.Context) error {
 	u.mu.Lock()
 	asked := u.asked
-	wanted := asked > u.answered || u.Config.Rate > 0
+	wanted := asked > u.answered || u.cfg.Rate > 0
 	// What could not be opened in the latest pass is not tried all the time.
-	stuck := asked == u.answered && u.progress.Moved == 0 && u.progress.Failed > 0 && time.Since(u.progress.Began) < time.Hour
+	stuck := asked == u.answered && u.progress.Moved == 0 && u.progress.Failed > 0 && time.Since(u.progress.Ended) < time.Hour
 	u.mu.Unlock()
 	if !wanted || stuck {
 		return nil
 	}
-	keys, err := u.Keystore.Keys(ctx, u.Namespace)
+	keys, err := u.cfg.Keystore.Keys(ctx, u.cfg.Namespace)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 		u.answer(asked)
 		return nil
 	}
-	if err := u.Keystore.Usable(ctx); err != nil {
+	if err := u.cfg.Keystore.Usable(ctx); err != nil {
 		return err
 	}
 	u.mu.Lock()
@@ -102,17 +103,17 @@ func (u *Upkeep) resealAll(ctx context.Context) error {
 	err = u.pass(ctx)
 	if errors.Is(err, keystore.ErrKeyVersion) {
 		// Another replica has retired what is the active key here.
-		err = errors.Join(err, u.Keystore.Reload(ctx, u.Namespace))
+		err = errors.Join(err, u.cfg.Keystore.Reload(ctx, u.cfg.Namespace))
 	}
 	u.mu.Lock()
-	u.progress.Running = false
+	u.progress.Running, u.progress.Ended = false, time.Now()
 	p := u.progress
 	u.mu.Unlock()
 	if err == nil {
 		u.answer(asked)
 	}
 	if p.Moved+p.Failed > 0 {
-		u.Logger.Info("records moved to the active data key", "moved", p.Moved, "failed", p.Failed, "took", time.Since(p.Began).Round(time.Millisecond))
+		u.cfg.Logger.Info("records moved to the active data key", "moved", p.Moved, "failed", p.Failed, "took", time.Since(p.Began).Round(time.Millisecond))
 	}
 	return err
 }
@@ -124,7 +125,7 @@ func (u *Upkeep) answer(asked int) {
 	defer u.mu.Unlock()
 	u.answered = asked
 	if u.asked == asked {
-		u.setRate(u.Config.Rate)
+		u.setRate(u.cfg.Rate)
 	}
 }
 
@@ -133,7 +134,7 @@ func (u *Upkeep) pass(ctx context.Context) error {
 	for after := uint64(0); ; {
 		n := u.limiter.Burst()
 		var unit tokenizer.Unit
-		r, err := u.Tokenizer.Reseal(ctx, u.Namespace, after, n, &unit)
+		r, err := u.cfg.Tokenizer.Reseal(ctx, u.cfg.Namespace, after, n, &unit)
 		if err != nil {
 			return err
 		}
@@ -161,22 +162,24 @@ func (u *Upkeep) commit(ctx context.Context, r tokenizer.Resealed, unit tokenize
 	if r.Moved == 0 {
 		return 0, nil
 	}
-	event := audit.SystemEvent(audit.ActionReseal, u.Namespace, u.PolicyHash)
+	event := audit.SystemEvent(audit.ActionReseal, u.cfg.Namespace, u.cfg.PolicyHash)
 	event.Keys = []string{KeyName(keystore.KeyID{Class: keystore.Data, Version: r.Version})}
-	_, err = u.Audit.CommitFunc(ctx, unit, func(o tokenizer.Outcome) []byte {
-		moved = 0
-		for _, stale := range o.Stale {
-			if !stale {
-				moved++
-			}
-		}
-		event.Records = uint64(moved)
-		return event.Body()
+	outcome, err := u.cfg.Audit.CommitFunc(ctx, unit, func(o tokenizer.Outcome) []byte {
+		told := event // it may be called again, and late
+		told.Records = uint64(fresh(o.Stale))
+		return told.Body()
 	})
-	if err != nil {
-		return 0, err
+	return fresh(outcome.Stale), err
+}
+
+// fresh returns how many updates were not left out.
+func fresh(stale []bool) (n int) {
+	for _, left := range stale {
+		if !left {
+			n++
+		}
 	}
-	return moved, nil
+	return n
 }
 
 // pause keeps to the rate after n records.

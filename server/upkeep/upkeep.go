@@ -56,7 +56,7 @@ type Due struct {
 
 // Upkeep looks after the keys of a namespace. It is safe for concurrent use.
 type Upkeep struct {
-	Config
+	cfg     Config
 	limiter *rate.Limiter
 	wake    chan struct{}
 
@@ -71,7 +71,7 @@ func New(cfg Config) *Upkeep {
 	if cfg.Period <= 0 {
 		cfg.Period = time.Minute
 	}
-	u := &Upkeep{Config: cfg, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(0, batch)}
+	u := &Upkeep{cfg: cfg, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(0, batch)}
 	u.setRate(cfg.Rate)
 	return u
 }
@@ -87,7 +87,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 	both.Go(func() {
 		u.every(ctx, u.wake, func(ctx context.Context) {
 			if err := u.resealAll(ctx); err != nil && ctx.Err() == nil {
-				u.Logger.Warn("records can't be moved to the active data key now", "error", err)
+				u.cfg.Logger.Warn("records can't be moved to the active data key now", "error", err)
 			}
 		})
 	})
@@ -95,7 +95,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 
 // every does something at once, after each Period, and when it is woken.
 func (u *Upkeep) every(ctx context.Context, wake <-chan struct{}, do func(context.Context)) {
-	tick := time.NewTicker(u.Period)
+	tick := time.NewTicker(u.cfg.Period)
 	defer tick.Stop()
 	for {
 		do(ctx)
@@ -118,16 +118,16 @@ func (u *Upkeep) Wake() {
 
 // rotateDue makes a new version of each class that is due.
 func (u *Upkeep) rotateDue(ctx context.Context) {
-	for class, due := range u.Rotation {
+	for class, due := range u.cfg.Rotation {
 		if err := u.rotateIfDue(ctx, class, due); err != nil && ctx.Err() == nil {
-			u.Logger.Warn("key is due but can't be replaced now", "class", class, "error", err)
+			u.cfg.Logger.Warn("key is due but can't be replaced now", "class", class, "error", err)
 		}
 	}
 }
 
 // rotateIfDue makes a new version of a class whose active key is due.
 func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due) error {
-	keys, err := u.Keystore.Keys(ctx, u.Namespace)
+	keys, err := u.cfg.Keystore.Keys(ctx, u.cfg.Namespace)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due)
 			continue
 		}
 		old := due.Age > 0 && time.Since(k.Created) >= due.Age
-		spent := class == keystore.Data && due.Uses > 0 && u.uses(ctx, k) >= due.Uses
+		spent := class == keystore.Data && due.Uses > 0 && u.spent(ctx, k, due.Uses)
 		if !old && !spent {
 			return nil
 		}
@@ -145,29 +145,35 @@ func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due)
 	return nil // there is none yet
 }
 
-// uses returns how often a data key has sealed, as far as is known here.
-func (u *Upkeep) uses(ctx context.Context, k keystore.ShelvedKey) uint64 {
-	ring, err := u.Keystore.Keyring(ctx, u.Namespace)
-	if err != nil {
-		return k.Count.Sealed
+// MaxUses is the largest number of uses at which a data key can be due: it
+// leaves time to make a new version.
+const MaxUses = keystore.MaxUses - 1<<24
+
+// spent says whether a data key has been used as often as it is due for. Records
+// that were moved to it don't count: that they all are, after a rotation, must
+// not make it due again. At MaxUses they do.
+func (u *Upkeep) spent(ctx context.Context, k keystore.ShelvedKey, due uint64) bool {
+	uses := k.Count.Sealed
+	if ring, err := u.cfg.Keystore.Keyring(ctx, u.cfg.Namespace); err == nil {
+		uses = max(uses, ring.Uses(k.Version)) // it knows of those that are not stored yet
 	}
-	return max(k.Count.Sealed, ring.Uses(k.Version))
+	return uses-min(uses, k.Count.Moved) >= due || uses >= MaxUses
 }
 
 func (u *Upkeep) rotate(ctx context.Context, class keystore.Class) error {
-	k, err := u.Keystore.NewVersion(ctx, u.Namespace, class)
+	k, err := u.cfg.Keystore.NewVersion(ctx, u.cfg.Namespace, class)
 	if err != nil {
 		return err
 	}
-	event := audit.SystemEvent(audit.ActionRotateKey, u.Namespace, u.PolicyHash)
+	event := audit.SystemEvent(audit.ActionRotateKey, u.cfg.Namespace, u.cfg.PolicyHash)
 	event.Keys = []string{KeyName(k.ID())}
-	_, err = u.Audit.Commit(ctx, tokenizer.Unit{Keys: []keystore.WrappedKey{k}}, &event)
+	_, err = u.cfg.Audit.Commit(ctx, tokenizer.Unit{Keys: []keystore.WrappedKey{k}}, &event)
 	if errors.Is(err, keystore.ErrKeyExists) {
 		err = nil // another replica was first
 	} else if err == nil {
-		u.Logger.Info("key replaced, since it was due", "class", class, "version", k.Version)
+		u.cfg.Logger.Info("key replaced, since it was due", "class", class, "version", k.Version)
 	}
-	err = errors.Join(err, u.Keystore.Reload(ctx, u.Namespace))
+	err = errors.Join(err, u.cfg.Keystore.Reload(ctx, u.cfg.Namespace))
 	u.Wake()
 	return err
 }

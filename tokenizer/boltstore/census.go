@@ -16,28 +16,32 @@ import (
 // The census has a row for each key version that is or ever was, under the
 // name that the key has in the bucket of keys:
 //
-//	records(8) sealed(8)
+//	records(8) sealed(8) moved(8)
 //
 // records is how many records are under the key, sealed how many ciphertexts of
-// it were ever stored; big endian. A row outlives its key, so that the version
+// it were ever stored, and moved how many of those came with updates; big
+// endian. A row outlives its key, so that the version
 // is not used again: not after the key was retired, not after it was lost.
 //
 // Rows change in the transaction that changes what they count.
 
 // tally is a row.
-type tally struct{ records, sealed uint64 }
+type tally struct{ records, sealed, moved uint64 }
 
-const tallySize = 16
+const tallySize = 24
 
 func parseTally(b []byte) (tally, error) {
 	if len(b) != tallySize {
 		return tally{}, fmt.Errorf("%w: a row of the census", tokenizer.ErrDamaged)
 	}
-	return tally{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}, nil
+	return tally{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])}, nil
 }
 
 func (c tally) append(dst []byte) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, c.records), c.sealed)
+	for _, n := range [...]uint64{c.records, c.sealed, c.moved} {
+		dst = binary.BigEndian.AppendUint64(dst, n)
+	}
+	return dst
 }
 
 // counts are rows as a transaction will leave them, by name of the key.
@@ -106,7 +110,10 @@ func (c counts) updated(u tokenizer.Update) {
 	from, to := c.rows[u.Old.DataKey()], c.rows[u.New.DataKey()]
 	from.records--
 	to.records++
-	to.sealed += u.New.Ciphertexts()
+	if !bytes.Equal(u.Old.Value, u.New.Value) || !bytes.Equal(u.Old.Metadata, u.New.Metadata) {
+		to.sealed += u.New.Ciphertexts()
+		to.moved += u.New.Ciphertexts()
+	}
 	from.dirty, to.dirty = true, true
 }
 
@@ -174,8 +181,8 @@ func (s *Store) Census(ctx context.Context, namespace string) (census []keystore
 				return fmt.Errorf("%w: the census of namespace %q", tokenizer.ErrDamaged, namespace)
 			}
 			census = append(census, keystore.KeyCount{
-				KeyID:   keystore.KeyID{Namespace: namespace, Class: keystore.Class(rest[0]), Version: binary.BigEndian.Uint32(rest[1:])},
-				Records: t.records, Sealed: t.sealed, Gone: keys.Get(name) == nil,
+				ID:      keystore.KeyID{Namespace: namespace, Class: keystore.Class(rest[0]), Version: binary.BigEndian.Uint32(rest[1:])},
+				Records: t.records, Sealed: t.sealed, Moved: t.moved, Gone: keys.Get(name) == nil,
 			})
 		}
 		return nil
@@ -188,26 +195,29 @@ func (s *Store) Census(ctx context.Context, namespace string) (census []keystore
 const maxScan = 4096
 
 // Outdated goes through the records in the order of ids.
-func (s *Store) Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (records []tokenizer.Record, next uint64, err error) {
+func (s *Store) Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (found tokenizer.Outdated, err error) {
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(recordsBucket).Cursor()
 		key, stored := cursor.Seek(idKey(after + 1))
 		for seen := 0; key != nil; key, stored = cursor.Next() {
-			if seen == maxScan || len(records) == limit {
+			if seen == maxScan || len(found.Records) == limit {
 				return nil
 			}
 			seen++
-			next = binary.BigEndian.Uint64(key)
-			data, _, err := tokenizer.ParseRecordKeys(next, stored)
-			if err != nil || data.Namespace != namespace || data.Version == version {
+			found.Next = binary.BigEndian.Uint64(key)
+			data, _, err := tokenizer.ParseRecordKeys(found.Next, stored)
+			if err == nil && (data.Namespace != namespace || data.Version == version) {
 				continue
 			}
-			if r, err := tokenizer.ParseRecord(next, stored); err == nil {
-				records = append(records, r)
+			record, err := tokenizer.ParseRecord(found.Next, stored)
+			if err != nil {
+				found.Unreadable++
+				continue
 			}
+			found.Records = append(found.Records, record)
 		}
-		next = 0
+		found.Next = 0
 		return nil
 	})
-	return records, next, err
+	return found, err
 }

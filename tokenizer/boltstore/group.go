@@ -1,7 +1,6 @@
 package boltstore
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -128,13 +127,11 @@ func (g *txGroup) apply(unit tokenizer.Unit, p plan, outcome tokenizer.Outcome) 
 		g.counts.inserted(r.record)
 	}
 	g.inserts = append(g.inserts, p.inserts...)
-	for _, id := range unit.Retire {
-		if err := g.keys.Delete(keyName(id)); err != nil {
-			return err
-		}
-		g.counts.rows[id].exists = false
+	if unit.Retire == (keystore.KeyID{}) {
+		return nil
 	}
-	return nil
+	g.counts.rows[unit.Retire].exists = false
+	return g.keys.Delete(keyName(unit.Retire))
 }
 
 // checkUpdates returns the stored forms of the new records, and which updates
@@ -146,16 +143,12 @@ func (g *txGroup) checkUpdates(updates []tokenizer.Update) (forms []insert, stal
 	forms, stale = make([]insert, len(updates)), make([]bool, len(updates))
 	seen, leave := make(map[uint64]bool, len(updates)), make(map[keystore.KeyID]uint64)
 	for i, u := range updates {
-		if u.Old.ID != u.New.ID || u.Old.Namespace != u.New.Namespace || u.Old.Profile != u.New.Profile ||
-			u.Old.TokenVersion != u.New.TokenVersion || seen[u.Old.ID] {
+		if !u.Old.SameHeader(u.New) || seen[u.Old.ID] {
 			return nil, nil, fmt.Errorf("%w: not an update of record %d", errUnit, u.Old.ID)
 		}
 		seen[u.Old.ID] = true
-		before, err := u.Old.AppendBinary(nil)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", errUnit, err)
-		}
-		if stale[i] = !bytes.Equal(g.records.Get(idKey(u.Old.ID)), before); stale[i] {
+		now, err := tokenizer.ParseRecord(u.Old.ID, g.records.Get(idKey(u.Old.ID)))
+		if stale[i] = err != nil || !now.Equal(u.Old); stale[i] {
 			continue
 		}
 		if err := g.counts.usable(u.New.DataKey()); err != nil {

@@ -74,14 +74,14 @@ func (g *txGroup) checkRewraps(changes []keystore.Rewrapping, forms map[string][
 
 // checkRetire refuses a unit that would take away a key which is needed.
 func (g *txGroup) checkRetire(unit tokenizer.Unit) error {
-	if len(unit.Retire) == 0 {
+	id := unit.Retire
+	if id == (keystore.KeyID{}) {
 		return nil
 	}
-	if len(unit.Retire) > 1 || len(unit.Records)+len(unit.Updates)+len(unit.Keys)+len(unit.Rewraps) > 0 {
+	if unit.Retire = (keystore.KeyID{}); !unit.Empty() {
 		// What such a unit would leave behind would depend on an order.
 		return fmt.Errorf("%w: it retires a key and does something else", errUnit)
 	}
-	id := unit.Retire[0]
 	if err := g.counts.usable(id); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@
 package storetest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -101,9 +100,7 @@ func wantRecord(t *testing.T, s tokenizer.Store, want tokenizer.Record) {
 	if err != nil {
 		t.Fatalf("Record(%d): %v", want.ID, err)
 	}
-	if got.ID != want.ID || got.Namespace != want.Namespace || got.Profile != want.Profile ||
-		!got.Created.Equal(want.Created) || got.KeyVersion != want.KeyVersion || got.TokenVersion != want.TokenVersion || got.Check != want.Check ||
-		!bytes.Equal(got.Value, want.Value) || !bytes.Equal(got.Metadata, want.Metadata) {
+	if !got.Equal(want) {
 		t.Fatalf("Record(%d) = %+v, want %+v", want.ID, got, want)
 	}
 }

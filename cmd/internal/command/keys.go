@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/client"
@@ -96,7 +98,7 @@ func (k *keyCommands) rotate() *cobra.Command {
 
 func (k *keyCommands) rewrap() *cobra.Command {
 	var rate uint32
-	var noWait bool
+	var keysOnly, noWait bool
 	cmd := &cobra.Command{
 		Use:   "rewrap",
 		Short: "Put everything under the newest keys",
@@ -107,12 +109,13 @@ be opened.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
-				resp, err := keys.Rewrap(ctx, &coatcheckv1.RewrapRequest{RecordsPerSecond: rate})
+				resp, err := keys.Rewrap(ctx, &coatcheckv1.RewrapRequest{RecordsPerSecond: rate, KeysOnly: keysOnly})
 				if err != nil {
 					return err
 				}
 				done := resp.GetResealing()
-				if !noWait {
+				wait := !noWait && !keysOnly
+				if wait {
 					if done, err = k.follow(cmd.Context(), keys, done); err != nil {
 						return err
 					}
@@ -122,14 +125,15 @@ be opened.`,
 				} else {
 					_, err = fmt.Fprintf(k.env.Stdout, "keys wrapped anew: %d\n%s\n", len(resp.GetRewrapped()), resealLine(done))
 				}
-				if err == nil && !noWait && done.GetRemaining() > 0 {
-					err = fmt.Errorf("%d records are left that can't be opened; the key that they are under can't be retired", done.GetRemaining())
+				if err == nil && wait && done.GetRemaining() > 0 {
+					err = fmt.Errorf("%d records are left, of which %d can't be opened; the keys that they are under can't be retired", done.GetRemaining(), done.GetFailed())
 				}
 				return err
 			})
 		},
 	}
 	cmd.Flags().Uint32Var(&rate, "rate", 0, "records to move in a second at most; 0 is what the server is configured for")
+	cmd.Flags().BoolVar(&keysOnly, "keys-only", false, "wrap the keys anew and leave the records as they are")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "don't wait for the records")
 	return cmd
 }
@@ -187,34 +191,49 @@ func (k *keyCommands) call(ctx context.Context, f func(context.Context, coatchec
 	return client.Explain(f(ctx, coatcheckv1.NewKeyServiceClient(conn)))
 }
 
-// followPeriod is how often the server is asked how far it is.
-const followPeriod = 250 * time.Millisecond
+// How often the server is asked how far it is: less and less, since each call
+// is on its record.
+const (
+	followFirst = 250 * time.Millisecond
+	followLast  = 10 * time.Second
+)
 
 // follow waits until the server has moved the records that it can, in a pass
-// that began after the one before, and shows how far it is.
+// that began after the one before, and shows how far it is. A server that is
+// away for a moment is asked again.
 func (k *keyCommands) follow(ctx context.Context, keys coatcheckv1.KeyServiceClient, before *coatcheckv1.Resealing) (*coatcheckv1.Resealing, error) {
 	bar := newBar(k.env, before.GetRemaining())
 	defer bar.end()
+	answered := time.Now()
 	for {
 		one, cancel := context.WithTimeout(ctx, k.timeout)
 		resp, err := keys.ListKeys(one, &coatcheckv1.ListKeysRequest{})
 		cancel()
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil, errInterrupted
+		case status.Code(err) == codes.Unavailable && time.Since(answered) < k.timeout:
+		case err != nil:
 			return nil, err
-		}
-		r := resp.GetResealing()
-		bar.show(r.GetRemaining(), time.Now())
-		begun := !proto.Equal(r.GetStartTime(), before.GetStartTime())
-		if r.GetRemaining() == 0 || begun && !r.GetRunning() && r.GetFailed() > 0 {
-			return r, nil
+		default:
+			answered = time.Now()
+			r := resp.GetResealing()
+			bar.show(r.GetRemaining(), answered)
+			begun := !proto.Equal(r.GetStartTime(), before.GetStartTime())
+			if r.GetRemaining() == 0 || begun && !r.GetRunning() {
+				return r, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.New("interrupted; the server goes on moving records")
-		case <-time.After(followPeriod):
+			return nil, errInterrupted
+		case <-time.After(min(max(time.Since(bar.began)/20, followFirst), followLast)):
 		}
 	}
 }
+
+// errInterrupted says that the command ended before what it watches.
+var errInterrupted = errors.New("interrupted; the server goes on moving records")
 
 // print prints one key.
 func (k *keyCommands) print(key *coatcheckv1.Key) error {

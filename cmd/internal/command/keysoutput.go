@@ -17,11 +17,12 @@ type (
 	jsonKey struct {
 		Class       string    `json:"class"`
 		Version     uint32    `json:"version"`
-		Active      bool      `json:"active"`
+		State       string    `json:"state"` // active or old
 		Created     time.Time `json:"created"`
 		RootVersion uint32    `json:"root_version"`
 		Records     uint64    `json:"records"`
 		Uses        uint64    `json:"uses"`
+		Retirable   bool      `json:"retirable"`
 	}
 	jsonResealing struct {
 		Running          bool   `json:"running"`
@@ -45,8 +46,8 @@ type (
 
 func keyOf(k *coatcheckv1.Key) jsonKey {
 	return jsonKey{
-		Class: shortClass(k.GetKeyClass().String()), Version: k.GetVersion(), Active: k.GetActive(), Created: k.GetCreateTime().AsTime(),
-		RootVersion: k.GetRootVersion(), Records: k.GetRecords(), Uses: k.GetUses(),
+		Class: shortClass(k.GetKeyClass().String()), Version: k.GetVersion(), State: strings.ToLower(strings.TrimPrefix(k.GetState().String(), "KEY_STATE_")), Created: k.GetCreateTime().AsTime(),
+		RootVersion: k.GetRootVersion(), Records: k.GetRecords(), Uses: k.GetUses(), Retirable: k.GetRetirable(),
 	}
 }
 
@@ -96,17 +97,14 @@ func printKeys(w io.Writer, keys ...*coatcheckv1.Key) error {
 	fmt.Fprintln(t, "CLASS\tVERSION\tSTATE\tCREATED\tROOT KEY\tRECORDS\tUSES")
 	for _, key := range keys {
 		k := keyOf(key)
-		state, records, uses := "old", "-", "-"
-		if k.Active {
-			state = "active"
-		}
+		records, uses := "-", "-"
 		if k.Class == "data" || k.Class == "token" {
 			records = grouped(k.Records)
 		}
 		if k.Class == "data" {
 			uses = grouped(k.Uses)
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\tv%d\t%s\t%s\n", k.Class, k.Version, state, k.Created.Format(time.RFC3339), k.RootVersion, records, uses)
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\tv%d\t%s\t%s\n", k.Class, k.Version, k.State, k.Created.Format(time.RFC3339), k.RootVersion, records, uses)
 	}
 	return t.Flush()
 }

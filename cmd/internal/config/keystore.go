@@ -45,8 +45,8 @@ const (
 	// records were never stored.
 	defaultUses = keystore.MaxUses / 2
 
-	// mostUses leaves the time to make a new version.
-	mostUses = keystore.MaxUses - 1<<24
+	// leastUses is so many that keys don't follow each other within minutes.
+	leastUses = 1 << 20
 )
 
 // Options returns how long keys are good for.
@@ -141,8 +141,8 @@ func (k Keystore) checkRotation(fault func(string, ...string)) {
 		switch {
 		case due.Uses != 0 && class != keystore.Data.String():
 			fault("uses are counted for data keys only", append(at, "uses")...)
-		case due.Uses > mostUses:
-			fault(fmt.Sprintf("uses must be at most %d, since a data key may seal %d times", uint64(mostUses), uint64(keystore.MaxUses)), append(at, "uses")...)
+		case due.Uses != 0 && (due.Uses < leastUses || due.Uses > upkeep.MaxUses):
+			fault(fmt.Sprintf("uses must be from %d to %d", uint64(leastUses), uint64(upkeep.MaxUses)), append(at, "uses")...)
 		}
 	}
 }

@@ -88,6 +88,59 @@ func (KeyClass) EnumDescriptor() ([]byte, []int) {
 	return file_coatcheck_v1_keys_proto_rawDescGZIP(), []int{0}
 }
 
+// KeyState says what a key version is used for now.
+type KeyState int32
+
+const (
+	// Never answered.
+	KeyState_KEY_STATE_UNSPECIFIED KeyState = 0
+	// New work is done under it: it is the newest of its class.
+	KeyState_KEY_STATE_ACTIVE KeyState = 1
+	// Only what was done under it before needs it.
+	KeyState_KEY_STATE_OLD KeyState = 2
+)
+
+// Enum value maps for KeyState.
+var (
+	KeyState_name = map[int32]string{
+		0: "KEY_STATE_UNSPECIFIED",
+		1: "KEY_STATE_ACTIVE",
+		2: "KEY_STATE_OLD",
+	}
+	KeyState_value = map[string]int32{
+		"KEY_STATE_UNSPECIFIED": 0,
+		"KEY_STATE_ACTIVE":      1,
+		"KEY_STATE_OLD":         2,
+	}
+)
+
+func (x KeyState) Enum() *KeyState {
+	p := new(KeyState)
+	*p = x
+	return p
+}
+
+func (x KeyState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyState) Descriptor() protoreflect.EnumDescriptor {
+	return file_coatcheck_v1_keys_proto_enumTypes[1].Descriptor()
+}
+
+func (KeyState) Type() protoreflect.EnumType {
+	return &file_coatcheck_v1_keys_proto_enumTypes[1]
+}
+
+func (x KeyState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyState.Descriptor instead.
+func (KeyState) EnumDescriptor() ([]byte, []int) {
+	return file_coatcheck_v1_keys_proto_rawDescGZIP(), []int{1}
+}
+
 // KeystoreState says whether keys can be used.
 type KeystoreState int32
 
@@ -129,11 +182,11 @@ func (x KeystoreState) String() string {
 }
 
 func (KeystoreState) Descriptor() protoreflect.EnumDescriptor {
-	return file_coatcheck_v1_keys_proto_enumTypes[1].Descriptor()
+	return file_coatcheck_v1_keys_proto_enumTypes[2].Descriptor()
 }
 
 func (KeystoreState) Type() protoreflect.EnumType {
-	return &file_coatcheck_v1_keys_proto_enumTypes[1]
+	return &file_coatcheck_v1_keys_proto_enumTypes[2]
 }
 
 func (x KeystoreState) Number() protoreflect.EnumNumber {
@@ -142,7 +195,7 @@ func (x KeystoreState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeystoreState.Descriptor instead.
 func (KeystoreState) EnumDescriptor() ([]byte, []int) {
-	return file_coatcheck_v1_keys_proto_rawDescGZIP(), []int{1}
+	return file_coatcheck_v1_keys_proto_rawDescGZIP(), []int{2}
 }
 
 // Key is a version of a key.
@@ -150,12 +203,12 @@ type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it is for.
 	KeyClass KeyClass `protobuf:"varint,1,opt,name=key_class,json=keyClass,proto3,enum=coatcheck.v1.KeyClass" json:"key_class,omitempty"`
-	// Its number, from 1. The newest of a class is active.
+	// Its number, from 1. No number is used twice, so there may be gaps.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Whether new work is done under it.
-	Active bool `protobuf:"varint,4,opt,name=active,proto3" json:"active,omitempty"`
+	State KeyState `protobuf:"varint,4,opt,name=state,proto3,enum=coatcheck.v1.KeyState" json:"state,omitempty"`
 	// The version of the root key that it is wrapped under.
 	RootVersion uint32 `protobuf:"varint,5,opt,name=root_version,json=rootVersion,proto3" json:"root_version,omitempty"`
 	// The census: how many records are under it now, exactly. For a data key those
@@ -163,7 +216,9 @@ type Key struct {
 	// classes.
 	Records uint64 `protobuf:"varint,6,opt,name=records,proto3" json:"records,omitempty"`
 	// For a data key, how many times it has sealed; at most 4294967296.
-	Uses          uint64 `protobuf:"varint,7,opt,name=uses,proto3" json:"uses,omitempty"`
+	Uses uint64 `protobuf:"varint,7,opt,name=uses,proto3" json:"uses,omitempty"`
+	// Whether RetireKey would take it, as things stand.
+	Retirable     bool `protobuf:"varint,8,opt,name=retirable,proto3" json:"retirable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,11 +274,11 @@ func (x *Key) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Key) GetActive() bool {
+func (x *Key) GetState() KeyState {
 	if x != nil {
-		return x.Active
+		return x.State
 	}
-	return false
+	return KeyState_KEY_STATE_UNSPECIFIED
 }
 
 func (x *Key) GetRootVersion() uint32 {
@@ -247,16 +302,26 @@ func (x *Key) GetUses() uint64 {
 	return 0
 }
 
-// Resealing tells of the records that are moved to the active data key.
+func (x *Key) GetRetirable() bool {
+	if x != nil {
+		return x.Retirable
+	}
+	return false
+}
+
+// Resealing tells of the records that are moved to the active data key. All but
+// remaining is what the server that answers does itself; others that share its
+// store may be at it too.
 type Resealing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether a pass is under way.
 	Running bool `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
 	// Records that are not under the active data key yet.
 	Remaining uint64 `protobuf:"varint,2,opt,name=remaining,proto3" json:"remaining,omitempty"`
-	// Records that this server has moved since the pass began.
+	// Records that have been moved since the pass began.
 	Moved uint64 `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
-	// Records that can't be opened, and were left as they are, in this pass.
+	// Records that can't be read or opened, and were left as they are, in this
+	// pass.
 	Failed uint64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
 	// The most records that are moved in a second; 0 if nothing is moved unless
 	// Rewrap asks for it.
@@ -463,7 +528,11 @@ func (x *ListKeysResponse) GetResealing() *Resealing {
 type RotateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The class. Required.
-	KeyClass      KeyClass `protobuf:"varint,1,opt,name=key_class,json=keyClass,proto3,enum=coatcheck.v1.KeyClass" json:"key_class,omitempty"`
+	KeyClass KeyClass `protobuf:"varint,1,opt,name=key_class,json=keyClass,proto3,enum=coatcheck.v1.KeyClass" json:"key_class,omitempty"`
+	// The version that is active as far as the caller knows. If another one is,
+	// nothing is done: so a call of which nobody knows whether it came to pass can
+	// be made again. 0 stands for any.
+	ActiveVersion uint32 `protobuf:"varint,2,opt,name=active_version,json=activeVersion,proto3" json:"active_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +572,13 @@ func (x *RotateKeyRequest) GetKeyClass() KeyClass {
 		return x.KeyClass
 	}
 	return KeyClass_KEY_CLASS_UNSPECIFIED
+}
+
+func (x *RotateKeyRequest) GetActiveVersion() uint32 {
+	if x != nil {
+		return x.ActiveVersion
+	}
+	return 0
 }
 
 // RotateKeyResponse has the new version.
@@ -557,8 +633,10 @@ type RewrapRequest struct {
 	// The most records to move in a second, up to 1000000. 0 stands for the
 	// server's configuration, and if that is 0 too, for 1000.
 	RecordsPerSecond uint32 `protobuf:"varint,1,opt,name=records_per_second,json=recordsPerSecond,proto3" json:"records_per_second,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Wrap the keys anew, and leave the records as they are.
+	KeysOnly      bool `protobuf:"varint,2,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RewrapRequest) Reset() {
@@ -596,6 +674,13 @@ func (x *RewrapRequest) GetRecordsPerSecond() uint32 {
 		return x.RecordsPerSecond
 	}
 	return 0
+}
+
+func (x *RewrapRequest) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
 }
 
 // RewrapResponse says what was done and what has begun.
@@ -768,16 +853,17 @@ var File_coatcheck_v1_keys_proto protoreflect.FileDescriptor
 
 const file_coatcheck_v1_keys_proto_rawDesc = "" +
 	"\n" +
-	"\x17coatcheck/v1/keys.proto\x12\fcoatcheck.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n" +
+	"\x17coatcheck/v1/keys.proto\x12\fcoatcheck.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x02\n" +
 	"\x03Key\x123\n" +
 	"\tkey_class\x18\x01 \x01(\x0e2\x16.coatcheck.v1.KeyClassR\bkeyClass\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12\x16\n" +
-	"\x06active\x18\x04 \x01(\bR\x06active\x12!\n" +
+	"createTime\x12,\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x16.coatcheck.v1.KeyStateR\x05state\x12!\n" +
 	"\froot_version\x18\x05 \x01(\rR\vrootVersion\x12\x18\n" +
 	"\arecords\x18\x06 \x01(\x04R\arecords\x12\x12\n" +
-	"\x04uses\x18\a \x01(\x04R\x04uses\"\xda\x01\n" +
+	"\x04uses\x18\a \x01(\x04R\x04uses\x12\x1c\n" +
+	"\tretirable\x18\b \x01(\bR\tretirable\"\xda\x01\n" +
 	"\tResealing\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\bR\arunning\x12\x1c\n" +
 	"\tremaining\x18\x02 \x01(\x04R\tremaining\x12\x14\n" +
@@ -792,13 +878,15 @@ const file_coatcheck_v1_keys_proto_rawDesc = "" +
 	"\x0ekeystore_state\x18\x02 \x01(\x0e2\x1b.coatcheck.v1.KeystoreStateR\rkeystoreState\x12=\n" +
 	"\fconfirm_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmTime\x127\n" +
 	"\tseal_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsealTime\x125\n" +
-	"\tresealing\x18\x05 \x01(\v2\x17.coatcheck.v1.ResealingR\tresealing\"G\n" +
+	"\tresealing\x18\x05 \x01(\v2\x17.coatcheck.v1.ResealingR\tresealing\"n\n" +
 	"\x10RotateKeyRequest\x123\n" +
-	"\tkey_class\x18\x01 \x01(\x0e2\x16.coatcheck.v1.KeyClassR\bkeyClass\"8\n" +
+	"\tkey_class\x18\x01 \x01(\x0e2\x16.coatcheck.v1.KeyClassR\bkeyClass\x12%\n" +
+	"\x0eactive_version\x18\x02 \x01(\rR\ractiveVersion\"8\n" +
 	"\x11RotateKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.coatcheck.v1.KeyR\x03key\"=\n" +
+	"\x03key\x18\x01 \x01(\v2\x11.coatcheck.v1.KeyR\x03key\"Z\n" +
 	"\rRewrapRequest\x12,\n" +
-	"\x12records_per_second\x18\x01 \x01(\rR\x10recordsPerSecond\"x\n" +
+	"\x12records_per_second\x18\x01 \x01(\rR\x10recordsPerSecond\x12\x1b\n" +
+	"\tkeys_only\x18\x02 \x01(\bR\bkeysOnly\"x\n" +
 	"\x0eRewrapResponse\x12/\n" +
 	"\trewrapped\x18\x01 \x03(\v2\x11.coatcheck.v1.KeyR\trewrapped\x125\n" +
 	"\tresealing\x18\x02 \x01(\v2\x17.coatcheck.v1.ResealingR\tresealing\"\x86\x01\n" +
@@ -814,7 +902,11 @@ const file_coatcheck_v1_keys_proto_rawDesc = "" +
 	"\x0fKEY_CLASS_TOKEN\x10\x02\x12\x13\n" +
 	"\x0fKEY_CLASS_INDEX\x10\x03\x12\x15\n" +
 	"\x11KEY_CLASS_SUBJECT\x10\x04\x12\x13\n" +
-	"\x0fKEY_CLASS_AUDIT\x10\x05*\x80\x01\n" +
+	"\x0fKEY_CLASS_AUDIT\x10\x05*N\n" +
+	"\bKeyState\x12\x19\n" +
+	"\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10KEY_STATE_ACTIVE\x10\x01\x12\x11\n" +
+	"\rKEY_STATE_OLD\x10\x02*\x80\x01\n" +
 	"\rKeystoreState\x12\x1e\n" +
 	"\x1aKEYSTORE_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14KEYSTORE_STATE_READY\x10\x01\x12\x1a\n" +
@@ -839,51 +931,53 @@ func file_coatcheck_v1_keys_proto_rawDescGZIP() []byte {
 	return file_coatcheck_v1_keys_proto_rawDescData
 }
 
-var file_coatcheck_v1_keys_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_coatcheck_v1_keys_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_coatcheck_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_coatcheck_v1_keys_proto_goTypes = []any{
 	(KeyClass)(0),                 // 0: coatcheck.v1.KeyClass
-	(KeystoreState)(0),            // 1: coatcheck.v1.KeystoreState
-	(*Key)(nil),                   // 2: coatcheck.v1.Key
-	(*Resealing)(nil),             // 3: coatcheck.v1.Resealing
-	(*ListKeysRequest)(nil),       // 4: coatcheck.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),      // 5: coatcheck.v1.ListKeysResponse
-	(*RotateKeyRequest)(nil),      // 6: coatcheck.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),     // 7: coatcheck.v1.RotateKeyResponse
-	(*RewrapRequest)(nil),         // 8: coatcheck.v1.RewrapRequest
-	(*RewrapResponse)(nil),        // 9: coatcheck.v1.RewrapResponse
-	(*RetireKeyRequest)(nil),      // 10: coatcheck.v1.RetireKeyRequest
-	(*RetireKeyResponse)(nil),     // 11: coatcheck.v1.RetireKeyResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(KeyState)(0),                 // 1: coatcheck.v1.KeyState
+	(KeystoreState)(0),            // 2: coatcheck.v1.KeystoreState
+	(*Key)(nil),                   // 3: coatcheck.v1.Key
+	(*Resealing)(nil),             // 4: coatcheck.v1.Resealing
+	(*ListKeysRequest)(nil),       // 5: coatcheck.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),      // 6: coatcheck.v1.ListKeysResponse
+	(*RotateKeyRequest)(nil),      // 7: coatcheck.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),     // 8: coatcheck.v1.RotateKeyResponse
+	(*RewrapRequest)(nil),         // 9: coatcheck.v1.RewrapRequest
+	(*RewrapResponse)(nil),        // 10: coatcheck.v1.RewrapResponse
+	(*RetireKeyRequest)(nil),      // 11: coatcheck.v1.RetireKeyRequest
+	(*RetireKeyResponse)(nil),     // 12: coatcheck.v1.RetireKeyResponse
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_coatcheck_v1_keys_proto_depIdxs = []int32{
 	0,  // 0: coatcheck.v1.Key.key_class:type_name -> coatcheck.v1.KeyClass
-	12, // 1: coatcheck.v1.Key.create_time:type_name -> google.protobuf.Timestamp
-	12, // 2: coatcheck.v1.Resealing.start_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: coatcheck.v1.ListKeysResponse.keys:type_name -> coatcheck.v1.Key
-	1,  // 4: coatcheck.v1.ListKeysResponse.keystore_state:type_name -> coatcheck.v1.KeystoreState
-	12, // 5: coatcheck.v1.ListKeysResponse.confirm_time:type_name -> google.protobuf.Timestamp
-	12, // 6: coatcheck.v1.ListKeysResponse.seal_time:type_name -> google.protobuf.Timestamp
-	3,  // 7: coatcheck.v1.ListKeysResponse.resealing:type_name -> coatcheck.v1.Resealing
-	0,  // 8: coatcheck.v1.RotateKeyRequest.key_class:type_name -> coatcheck.v1.KeyClass
-	2,  // 9: coatcheck.v1.RotateKeyResponse.key:type_name -> coatcheck.v1.Key
-	2,  // 10: coatcheck.v1.RewrapResponse.rewrapped:type_name -> coatcheck.v1.Key
-	3,  // 11: coatcheck.v1.RewrapResponse.resealing:type_name -> coatcheck.v1.Resealing
-	0,  // 12: coatcheck.v1.RetireKeyRequest.key_class:type_name -> coatcheck.v1.KeyClass
-	2,  // 13: coatcheck.v1.RetireKeyResponse.key:type_name -> coatcheck.v1.Key
-	4,  // 14: coatcheck.v1.KeyService.ListKeys:input_type -> coatcheck.v1.ListKeysRequest
-	6,  // 15: coatcheck.v1.KeyService.RotateKey:input_type -> coatcheck.v1.RotateKeyRequest
-	8,  // 16: coatcheck.v1.KeyService.Rewrap:input_type -> coatcheck.v1.RewrapRequest
-	10, // 17: coatcheck.v1.KeyService.RetireKey:input_type -> coatcheck.v1.RetireKeyRequest
-	5,  // 18: coatcheck.v1.KeyService.ListKeys:output_type -> coatcheck.v1.ListKeysResponse
-	7,  // 19: coatcheck.v1.KeyService.RotateKey:output_type -> coatcheck.v1.RotateKeyResponse
-	9,  // 20: coatcheck.v1.KeyService.Rewrap:output_type -> coatcheck.v1.RewrapResponse
-	11, // 21: coatcheck.v1.KeyService.RetireKey:output_type -> coatcheck.v1.RetireKeyResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 1: coatcheck.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: coatcheck.v1.Key.state:type_name -> coatcheck.v1.KeyState
+	13, // 3: coatcheck.v1.Resealing.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 4: coatcheck.v1.ListKeysResponse.keys:type_name -> coatcheck.v1.Key
+	2,  // 5: coatcheck.v1.ListKeysResponse.keystore_state:type_name -> coatcheck.v1.KeystoreState
+	13, // 6: coatcheck.v1.ListKeysResponse.confirm_time:type_name -> google.protobuf.Timestamp
+	13, // 7: coatcheck.v1.ListKeysResponse.seal_time:type_name -> google.protobuf.Timestamp
+	4,  // 8: coatcheck.v1.ListKeysResponse.resealing:type_name -> coatcheck.v1.Resealing
+	0,  // 9: coatcheck.v1.RotateKeyRequest.key_class:type_name -> coatcheck.v1.KeyClass
+	3,  // 10: coatcheck.v1.RotateKeyResponse.key:type_name -> coatcheck.v1.Key
+	3,  // 11: coatcheck.v1.RewrapResponse.rewrapped:type_name -> coatcheck.v1.Key
+	4,  // 12: coatcheck.v1.RewrapResponse.resealing:type_name -> coatcheck.v1.Resealing
+	0,  // 13: coatcheck.v1.RetireKeyRequest.key_class:type_name -> coatcheck.v1.KeyClass
+	3,  // 14: coatcheck.v1.RetireKeyResponse.key:type_name -> coatcheck.v1.Key
+	5,  // 15: coatcheck.v1.KeyService.ListKeys:input_type -> coatcheck.v1.ListKeysRequest
+	7,  // 16: coatcheck.v1.KeyService.RotateKey:input_type -> coatcheck.v1.RotateKeyRequest
+	9,  // 17: coatcheck.v1.KeyService.Rewrap:input_type -> coatcheck.v1.RewrapRequest
+	11, // 18: coatcheck.v1.KeyService.RetireKey:input_type -> coatcheck.v1.RetireKeyRequest
+	6,  // 19: coatcheck.v1.KeyService.ListKeys:output_type -> coatcheck.v1.ListKeysResponse
+	8,  // 20: coatcheck.v1.KeyService.RotateKey:output_type -> coatcheck.v1.RotateKeyResponse
+	10, // 21: coatcheck.v1.KeyService.Rewrap:output_type -> coatcheck.v1.RewrapResponse
+	12, // 22: coatcheck.v1.KeyService.RetireKey:output_type -> coatcheck.v1.RetireKeyResponse
+	19, // [19:23] is the sub-list for method output_type
+	15, // [15:19] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_coatcheck_v1_keys_proto_init() }
@@ -896,7 +990,7 @@ func file_coatcheck_v1_keys_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coatcheck_v1_keys_proto_rawDesc), len(file_coatcheck_v1_keys_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -53,26 +53,29 @@ type KeyServiceClient interface {
 	//
 	// Audit: action "list-keys".
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
-	// RotateKey makes a new version of a class, which is active from then on, on
-	// this server when the call is answered, on others that share its store within
-	// their keystore's lease. Older versions stay.
+	// RotateKey makes a new version of a class, which is active from then on. This
+	// server works under it once the call is answered, unless what guards the root
+	// key went away at that moment; then, and on others that share its store, it is
+	// taken over within the keystore's lease. Older versions stay.
 	//
-	// Not idempotent: each call makes a version.
+	// Idempotent if active_version is given; else each call makes a version.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_KEY_CLASS (key_class).
-	//   - ABORTED, KEY_CHANGED: somebody else has made a version at the same
-	//     moment. Look before you try again.
+	//   - ABORTED, KEY_CHANGED: the active version is not active_version, or
+	//     somebody else has made one at the same moment. Look before you try
+	//     again.
 	//   - UNAVAILABLE, KEYSTORE_UNAVAILABLE: the new key can't be wrapped now.
 	//     Nothing has changed.
 	//
-	// Audit: action "rotate-key", with the key that was made.
+	// Audit: action "rotate-key", with the key that was made, or was to be.
 	RotateKey(ctx context.Context, in *RotateKeyRequest, opts ...grpc.CallOption) (*RotateKeyResponse, error)
 	// Rewrap wraps all keys under the newest version of the root key, and has the
 	// server move records from older data keys to the active one, in the
 	// background. The first is done when the call is answered; ListKeys tells how
-	// far the second is. It goes on by itself after a restart.
+	// far the second is. After a restart it goes on by itself, unless the server is
+	// configured to move nothing unasked; then ask again.
 	//
 	// Idempotent: a pass that is under way goes on, at the rate that is asked for
 	// last.
@@ -87,9 +90,10 @@ type KeyServiceClient interface {
 	// Audit: action "rewrap", with the keys that were wrapped anew; and an event
 	// of the system, "reseal", for each group of records that is moved.
 	Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapResponse, error)
-	// RetireKey destroys a key version for good: what is sealed under it, in
-	// copies and backups too, can't be opened any more by way of this store. It is
-	// refused unless a newer version is active and nothing is under this one.
+	// RetireKey takes a key version out of the store for good. It is refused unless
+	// a newer version is active and nothing is under this one. It needs no root
+	// key, so it works while the keystore is sealed too. A backup that was made
+	// before still has the wrapped key, and opens with the root key.
 	//
 	// Not idempotent: a second call is NOT_FOUND.
 	//
@@ -100,8 +104,7 @@ type KeyServiceClient interface {
 	//   - FAILED_PRECONDITION: KEY_IN_USE: it is the active version, or records
 	//     are under it, or it is an audit key, which events name for ever.
 	//
-	// Audit: action "retire-key", with the key; with validate_only, and if nothing
-	// stands in the way, without it.
+	// Audit: action "retire-key", with the key; with validate_only, that.
 	RetireKey(ctx context.Context, in *RetireKeyRequest, opts ...grpc.CallOption) (*RetireKeyResponse, error)
 }
 
@@ -181,26 +184,29 @@ type KeyServiceServer interface {
 	//
 	// Audit: action "list-keys".
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
-	// RotateKey makes a new version of a class, which is active from then on, on
-	// this server when the call is answered, on others that share its store within
-	// their keystore's lease. Older versions stay.
+	// RotateKey makes a new version of a class, which is active from then on. This
+	// server works under it once the call is answered, unless what guards the root
+	// key went away at that moment; then, and on others that share its store, it is
+	// taken over within the keystore's lease. Older versions stay.
 	//
-	// Not idempotent: each call makes a version.
+	// Idempotent if active_version is given; else each call makes a version.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_KEY_CLASS (key_class).
-	//   - ABORTED, KEY_CHANGED: somebody else has made a version at the same
-	//     moment. Look before you try again.
+	//   - ABORTED, KEY_CHANGED: the active version is not active_version, or
+	//     somebody else has made one at the same moment. Look before you try
+	//     again.
 	//   - UNAVAILABLE, KEYSTORE_UNAVAILABLE: the new key can't be wrapped now.
 	//     Nothing has changed.
 	//
-	// Audit: action "rotate-key", with the key that was made.
+	// Audit: action "rotate-key", with the key that was made, or was to be.
 	RotateKey(context.Context, *RotateKeyRequest) (*RotateKeyResponse, error)
 	// Rewrap wraps all keys under the newest version of the root key, and has the
 	// server move records from older data keys to the active one, in the
 	// background. The first is done when the call is answered; ListKeys tells how
-	// far the second is. It goes on by itself after a restart.
+	// far the second is. After a restart it goes on by itself, unless the server is
+	// configured to move nothing unasked; then ask again.
 	//
 	// Idempotent: a pass that is under way goes on, at the rate that is asked for
 	// last.
@@ -215,9 +221,10 @@ type KeyServiceServer interface {
 	// Audit: action "rewrap", with the keys that were wrapped anew; and an event
 	// of the system, "reseal", for each group of records that is moved.
 	Rewrap(context.Context, *RewrapRequest) (*RewrapResponse, error)
-	// RetireKey destroys a key version for good: what is sealed under it, in
-	// copies and backups too, can't be opened any more by way of this store. It is
-	// refused unless a newer version is active and nothing is under this one.
+	// RetireKey takes a key version out of the store for good. It is refused unless
+	// a newer version is active and nothing is under this one. It needs no root
+	// key, so it works while the keystore is sealed too. A backup that was made
+	// before still has the wrapped key, and opens with the root key.
 	//
 	// Not idempotent: a second call is NOT_FOUND.
 	//
@@ -228,8 +235,7 @@ type KeyServiceServer interface {
 	//   - FAILED_PRECONDITION: KEY_IN_USE: it is the active version, or records
 	//     are under it, or it is an audit key, which events name for ever.
 	//
-	// Audit: action "retire-key", with the key; with validate_only, and if nothing
-	// stands in the way, without it.
+	// Audit: action "retire-key", with the key; with validate_only, that.
 	RetireKey(context.Context, *RetireKeyRequest) (*RetireKeyResponse, error)
 	mustEmbedUnimplementedKeyServiceServer()
 }
