@@ -80,6 +80,10 @@ type Backend interface {
 	// Errors: ErrUnwrap for what Wrap can't have made.
 	RootVersion(wrapped []byte) (version uint32, err error)
 
+	// Forget is called when keys are sealed. The Backend drops what it can of what
+	// it has seen of keys: buffers, idle connections. Calls go on as before.
+	Forget()
+
 	// Check returns nil if Wrap and Unwrap can be expected to work now. It is
 	// cheap enough to be called every few seconds.
 	//

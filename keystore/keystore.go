@@ -156,37 +156,37 @@ func (s *Keystore) Reload(ctx context.Context, namespace string) error {
 	return err
 }
 
-// Newer returns the keyring that a namespace has after the one given: for who
-// has met a version that is not in it, and that another replica may have made
-// since, or who was refused a version that it has. It looks at the shelf, and
-// asks the backend only for keys that are new there: anybody can make up a
-// version that nobody knows. If nothing has changed, it returns the one given.
+// Newer returns a keyring that has the version of the class, for who has met one
+// that is not in the keyring at hand: another replica may have made it since. It
+// looks at the shelf, and asks the backend only for keys that are new there:
+// anybody can make up a version that nobody knows. If there is no such key, it
+// returns the keyring of now.
 //
 // Errors: those of Keyring.
-func (s *Keystore) Newer(ctx context.Context, ring *Keyring) (*Keyring, error) {
+func (s *Keystore) Newer(ctx context.Context, namespace string, class Class, version uint32) (*Keyring, error) {
 	if err := s.lease.sealed(); err != nil {
 		return nil, err
 	}
 	// Without the lock: a confirmation may hold it for as long as the backend
 	// hangs.
-	if now := (*s.rings.Load())[ring.namespace]; now != nil {
-		if now != ring {
+	if now := (*s.rings.Load())[namespace]; now != nil {
+		if now.Has(class, version) {
 			return now, nil
 		}
-		wrapped, err := s.shelf.WrappedKeys(ctx, ring.namespace)
+		wrapped, err := s.shelf.WrappedKeys(ctx, namespace)
 		if err != nil {
 			return nil, fmt.Errorf("keystore: read wrapped keys: %w", err)
 		}
 		sortKeys(wrapped)
-		if slices.EqualFunc(ring.wrapped, wrapped, WrappedKey.equal) {
-			return ring, nil
-		}
-	}
-	return s.locked(ctx, ring.namespace, func() (*Keyring, error) {
-		if now := (*s.rings.Load())[ring.namespace]; now != nil && now != ring {
+		if slices.EqualFunc(now.wrapped, wrapped, WrappedKey.equal) {
 			return now, nil
 		}
-		return s.load(ctx, ring.namespace)
+	}
+	return s.locked(ctx, namespace, func() (*Keyring, error) {
+		if now := (*s.rings.Load())[namespace]; now != nil && now.Has(class, version) {
+			return now, nil
+		}
+		return s.load(ctx, namespace)
 	})
 }
 

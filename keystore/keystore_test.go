@@ -19,7 +19,12 @@ func (s fixedShelf) WrappedKeys(context.Context, string) ([]keystore.WrappedKey,
 	return slices.Clone(s), nil
 }
 
-func (s fixedShelf) Census(context.Context, string) ([]keystore.KeyCount, error) { return nil, nil }
+func (s fixedShelf) Census(context.Context, string) (counts []keystore.KeyCount, err error) {
+	for _, k := range s {
+		counts = append(counts, keystore.KeyCount{ID: k.ID()})
+	}
+	return counts, nil
+}
 
 func (s fixedShelf) AddWrappedKeys(context.Context, []keystore.WrappedKey) error {
 	return errors.New("keys were made where there were some")

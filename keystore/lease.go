@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coatcheck/coatcheck/keystore/internal/wipe"
 )
 
 // ErrSealed says that the keys are out of reach: the backend has not confirmed
@@ -36,9 +38,8 @@ type Options struct {
 	// first confirmation that fails. 0 seals at once.
 	MaxOffline time.Duration
 
-	// Changed, if set, is called at each change of the state, in order and not
-	// at the same time. It must not block, nor call the Keystore; the Status has
-	// no count of Keys.
+	// Changed, if set, is called after each change of the state, in order and not
+	// at the same time. Nothing waits for it. The Status has no count of Keys.
 	Changed func(Status)
 }
 
@@ -74,6 +75,35 @@ type lease struct {
 
 	// seal is ErrSealed with its cause while the Keystore is sealed.
 	seal atomic.Pointer[error]
+
+	// told are changes that Options.Changed has not been told of yet. One
+	// goroutine tells them in order, so that nobody waits for it: to seal keys
+	// must not depend on whether somebody reads the log.
+	told    []Status
+	telling bool
+}
+
+// tell has changed called with a status, after all that came before. The caller
+// holds mu.
+func (l *lease) tell(changed func(Status), status Status) {
+	if l.told = append(l.told, status); l.telling {
+		return
+	}
+	l.telling = true
+	go func() {
+		for {
+			l.mu.Lock()
+			if len(l.told) == 0 {
+				l.telling = false
+				l.mu.Unlock()
+				return
+			}
+			next := l.told[0]
+			l.told = l.told[1:]
+			l.mu.Unlock()
+			changed(next)
+		}
+	}()
 }
 
 func (l *lease) init() { l.status.Since = time.Now() }
@@ -175,9 +205,14 @@ func (s *Keystore) look(ctx context.Context, namespace string) (*namespaceKeys, 
 	if err == nil {
 		next.wrapped = wrapped
 	}
-	if census, err := s.shelf.Census(ctx, namespace); err == nil {
-		next.uses = s.countUses(namespace, census)
+	census, unread := s.shelf.Census(ctx, namespace)
+	if err != nil || unread != nil {
+		return &next, nil
 	}
+	if err := checkCensus(wrapped, census); err != nil {
+		return nil, err
+	}
+	next.uses = s.countUses(namespace, census)
 	return &next, nil
 }
 
@@ -203,7 +238,7 @@ func (s *Keystore) confirmRing(ctx context.Context, namespace string, next *name
 		}
 	}
 	opened, err := s.unwrapAll(ctx, probes)
-	wipe(opened)
+	wipe.All(opened)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +275,7 @@ func (s *Keystore) Run(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		_ = s.Confirm(ctx) // the status tells
-		if s.Status().State == Sealed {
+		if status := s.Status(); status.State == Sealed && status.Keys > 0 {
 			s.collect()
 		}
 	}
@@ -311,15 +346,15 @@ func (s *Keystore) sealKeys(cause error) {
 	}
 	s.rings.Store(&map[string]*Keyring{})
 	s.enter(Status{State: Sealed, Cause: cause})
-	go s.collect()
+	go func() {
+		s.backend.Forget()
+		s.collect()
+	}()
 }
 
 // collect has keys that nobody points to found, and so wiped, now rather than
 // whenever memory runs short.
 func (s *Keystore) collect() {
-	if s.memory.Load() == 0 {
-		return
-	}
 	runtime.GC()         // queues the cleanups, which wipe
 	debug.FreeOSMemory() // gives what they leave, and copies in buffers, back to the system
 }
@@ -332,7 +367,7 @@ func (s *Keystore) enter(next Status) {
 	}
 	next.Since, next.Confirmed = time.Now(), status.Confirmed
 	*status = next
-	s.options.Changed(next)
+	s.lease.tell(s.options.Changed, next)
 }
 
 // publish gives out a keyring beside those that are given out already, unless

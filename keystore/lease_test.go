@@ -240,14 +240,14 @@ func TestNewVersion(t *testing.T) {
 	if _, err := other.Open(nil, version, sealed, nil); !errors.Is(err, keystore.ErrKeyVersion) {
 		t.Fatalf("an older keyring: %v", err)
 	}
-	newer, err := replica.Newer(ctx, other)
+	newer, err := replica.Newer(ctx, "default", keystore.Data, version)
 	if err != nil || newer == other {
 		t.Fatalf("Newer: the same keyring, error %v", err)
 	}
 	if got, err := newer.Open(nil, version, sealed, nil); err != nil || string(got) != "value" {
 		t.Errorf("opened to %q, error %v", got, err)
 	}
-	if again, err := replica.Newer(ctx, other); err != nil || again != newer {
+	if again, err := replica.Newer(ctx, "default", keystore.Data, version); err != nil || again != newer {
 		t.Errorf("Newer again: another keyring, error %v", err)
 	}
 	// A number is not used again, even after its key is gone.
@@ -274,7 +274,7 @@ func TestNewerAsksNobody(t *testing.T) {
 	}
 	before := asked.Load()
 	for range 100 {
-		if got, err := keys.Newer(t.Context(), ring); err != nil || got != ring {
+		if got, err := keys.Newer(t.Context(), "default", keystore.Token, 9); err != nil || got != ring {
 			t.Fatalf("another keyring, error %v", err)
 		}
 	}
@@ -314,6 +314,127 @@ func TestSpentKeySealsNoMore(t *testing.T) {
 	for range 3 {
 		if sealed, _, err := ring.Seal(nil, []byte("value"), nil); !errors.Is(err, keystore.ErrKeySpent) || sealed != nil {
 			t.Errorf("a spent key sealed: %v", err)
+		}
+	}
+}
+
+// To seal keys doesn't depend on who is told of it.
+func TestNobodyWaitsForChanged(t *testing.T) {
+	m := newMoody(t)
+	release := make(chan struct{})
+	defer close(release)
+	keys := keystore.New(m, shelfOf(t, vectorKeys(t)...), keystore.Options{
+		Lease: 10 * time.Millisecond, MaxOffline: 50 * time.Millisecond, Changed: func(keystore.Status) { <-release },
+	})
+	if _, err := keys.Keyring(t.Context(), "default"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { keys.Run(ctx); close(done) }()
+	defer func() { cancel(); <-done }()
+	m.answer(keystore.ErrUnavailable)
+	waitFor(t, func() bool { return errors.Is(keys.Usable(ctx), keystore.ErrSealed) })
+	m.answer(nil)
+	waitFor(t, func() bool { return keys.Usable(ctx) == nil })
+}
+
+// garbling wraps to something that doesn't unwrap.
+type garbling struct{ keystore.Backend }
+
+func (g garbling) Wrap(ctx context.Context, key, label []byte) ([]byte, error) {
+	wrapped, err := g.Backend.Wrap(ctx, key, label)
+	if err == nil {
+		wrapped[len(wrapped)-1] ^= 1
+	}
+	return wrapped, err
+}
+
+// swapping wraps another key.
+type swapping struct{ keystore.Backend }
+
+func (s swapping) Wrap(ctx context.Context, key, label []byte) ([]byte, error) {
+	return s.Backend.Wrap(ctx, make([]byte, len(key)), label)
+}
+
+// One key on the shelf that doesn't open would be the end of all: none gets
+// there.
+func TestANewKeyMustOpen(t *testing.T) {
+	for name, backend := range map[string]keystore.Backend{"garbled": garbling{vectorBackend(t)}, "another key": swapping{vectorBackend(t)}} {
+		shelf := shelfOf(t, vectorKeys(t)...)
+		if k, err := keystore.New(backend, shelf, keystore.Options{}).NewVersion(t.Context(), "default", keystore.Data); !errors.Is(err, keystore.ErrUnavailable) || k.Wrapped != nil {
+			t.Errorf("%s: NewVersion: %v, %v", name, k, err)
+		}
+		empty := new(keystoretest.MemoryShelf)
+		if _, err := keystore.New(backend, empty, keystore.Options{}).Keyring(t.Context(), "default"); !errors.Is(err, keystore.ErrUnavailable) {
+			t.Errorf("%s: first keys: %v", name, err)
+		}
+		if keys, err := empty.WrappedKeys(t.Context(), "default"); err != nil || len(keys) != 0 {
+			t.Errorf("%s: %d keys on the shelf, %v", name, len(keys), err)
+		}
+	}
+}
+
+// countingShelf has its own census.
+type countingShelf struct {
+	*keystoretest.MemoryShelf
+	census func([]keystore.KeyCount) []keystore.KeyCount
+}
+
+func (s countingShelf) Census(ctx context.Context, namespace string) ([]keystore.KeyCount, error) {
+	counts, err := s.MemoryShelf.Census(ctx, namespace)
+	return s.census(counts), err
+}
+
+func TestCensusAgainstShelf(t *testing.T) {
+	lost := keystore.KeyID{Namespace: "default", Class: keystore.Data, Version: 3}
+	for name, row := range map[string]struct {
+		census  func([]keystore.KeyCount) []keystore.KeyCount
+		wantErr error
+	}{
+		"as it is": {func(c []keystore.KeyCount) []keystore.KeyCount { return c }, nil},
+		"retired": {func(c []keystore.KeyCount) []keystore.KeyCount {
+			return append(c, keystore.KeyCount{ID: lost, Gone: true})
+		}, nil},
+		"lost": {func(c []keystore.KeyCount) []keystore.KeyCount {
+			return append(c, keystore.KeyCount{ID: lost, Gone: true, Records: 1})
+		}, keystore.ErrDamaged},
+		"not counted": {func(c []keystore.KeyCount) []keystore.KeyCount { return c[1:] }, keystore.ErrDamaged},
+	} {
+		shelf := countingShelf{shelfOf(t, vectorKeys(t)...), row.census}
+		if _, err := keystore.New(vectorBackend(t), shelf, keystore.Options{}).Keyring(t.Context(), "default"); !errors.Is(err, row.wantErr) {
+			t.Errorf("%s: %v, want %v", name, err, row.wantErr)
+		}
+	}
+}
+
+func TestTooManyVersions(t *testing.T) {
+	many := func(n int, gone bool) func([]keystore.KeyCount) []keystore.KeyCount {
+		return func(c []keystore.KeyCount) []keystore.KeyCount {
+			for i := range n {
+				c = append(c, keystore.KeyCount{ID: keystore.KeyID{Namespace: "default", Class: keystore.Token, Version: uint32(10 + i)}, Gone: gone})
+			}
+			return c
+		}
+	}
+	last := func(c []keystore.KeyCount) []keystore.KeyCount {
+		id := keystore.KeyID{Namespace: "default", Class: keystore.Token, Version: 1<<32 - 1}
+		return append([]keystore.KeyCount{{ID: id, Gone: true}}, c...)
+	}
+	for name, row := range map[string]struct {
+		census  func([]keystore.KeyCount) []keystore.KeyCount
+		version uint32
+		wantErr error
+	}{
+		"many":          {many(keystore.MaxVersions-2, false), 0, keystore.ErrTooManyKeys},
+		"many are gone": {many(keystore.MaxVersions, true), 10 + keystore.MaxVersions, nil},
+		"none is left":  {last, 0, keystore.ErrTooManyKeys},
+		"as it is":      {many(0, false), 3, nil},
+	} {
+		shelf := countingShelf{shelfOf(t, vectorKeys(t)...), row.census}
+		k, err := keystore.New(vectorBackend(t), shelf, keystore.Options{}).NewVersion(t.Context(), "default", keystore.Token)
+		if !errors.Is(err, row.wantErr) || k.Version != row.version {
+			t.Errorf("%s: version %d, %v; want %d, %v", name, k.Version, err, row.version, row.wantErr)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/coatcheck/coatcheck/keystore/internal/wipe"
 )
 
 // load reads the namespace's keys from the shelf, after making those that it
@@ -25,6 +28,9 @@ func (s *Keystore) load(ctx context.Context, namespace string) (*Keyring, error)
 	if err != nil {
 		return nil, fmt.Errorf("read the census: %w", err)
 	}
+	if err := checkCensus(wrapped, census); err != nil {
+		return nil, err
+	}
 	next := &namespaceKeys{wrapped: wrapped, uses: s.countUses(namespace, census)}
 	before := (*s.rings.Load())[namespace]
 	ring, err := s.unwrap(ctx, namespace, next, before)
@@ -35,6 +41,9 @@ func (s *Keystore) load(ctx context.Context, namespace string) (*Keyring, error)
 		return nil, err
 	}
 	s.known[namespace] = next
+	if before != nil && len(next.wrapped) < len(before.wrapped) {
+		go s.collect() // a key has been retired
+	}
 	return ring, nil
 }
 
@@ -98,7 +107,9 @@ func (s *Keystore) create(ctx context.Context, namespace string, lacking []Class
 	return nil
 }
 
-// wrapNew returns a new key, wrapped; its bytes are wiped before it returns.
+// wrapNew returns a new key, wrapped; its bytes are wiped before it returns. It
+// is unwrapped once: a key that doesn't open must never get on the shelf, where
+// one is enough to have no keyring.
 func (s *Keystore) wrapNew(ctx context.Context, id KeyID) (WrappedKey, error) {
 	k := WrappedKey{Namespace: id.Namespace, Class: id.Class, Version: id.Version, Created: time.Unix(time.Now().Unix(), 0).UTC()}
 	key := make([]byte, KeySize)
@@ -110,7 +121,15 @@ func (s *Keystore) wrapNew(ctx context.Context, id KeyID) (WrappedKey, error) {
 	if k.Wrapped, err = s.backend.Wrap(ctx, key, k.Label()); err != nil {
 		return WrappedKey{}, fmt.Errorf("wrap new %v: %w", k, err)
 	}
-	return k, k.check()
+	if err := k.check(); err != nil {
+		return WrappedKey{}, err
+	}
+	again, err := s.unwrapOne(ctx, k)
+	defer clear(again)
+	if errors.Is(err, ErrUnwrap) || err == nil && subtle.ConstantTimeCompare(again, key) != 1 {
+		return WrappedKey{}, fmt.Errorf("%w: what was wrapped for a new key doesn't unwrap to it", ErrUnavailable)
+	}
+	return k, err
 }
 
 // countUses returns the counters of the data keys in the census. They only
@@ -152,7 +171,7 @@ func (s *Keystore) unwrap(ctx context.Context, namespace string, next *namespace
 		}
 	}
 	opened, err := s.unwrapAll(ctx, fresh)
-	defer wipe(opened)
+	defer wipe.All(opened)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +212,7 @@ func (s *Keystore) unwrapOne(ctx context.Context, k WrappedKey) ([]byte, error) 
 	bounded, cancel := context.WithTimeout(ctx, s.options.patience())
 	defer cancel()
 	key, err := s.backend.Unwrap(bounded, k.Wrapped, k.Label())
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil && !errors.Is(err, ErrDenied) {
 		err = fmt.Errorf("%w: no answer within %s", ErrUnavailable, s.options.patience())
 	}
 	if err != nil {
@@ -205,6 +224,23 @@ func (s *Keystore) unwrapOne(ctx context.Context, k WrappedKey) ([]byte, error) 
 // equal says whether two keys are the same in every byte.
 func (k WrappedKey) equal(other WrappedKey) bool {
 	return k.ID() == other.ID() && k.Created.Equal(other.Created) && bytes.Equal(k.Wrapped, other.Wrapped)
+}
+
+// checkCensus refuses a shelf that has lost a key which is needed, and one with a
+// key that was never counted.
+func checkCensus(wrapped []WrappedKey, census []KeyCount) error {
+	counted := make(map[KeyID]bool, len(census))
+	for _, c := range census {
+		if counted[c.ID] = true; c.Gone && c.Records > 0 {
+			return fmt.Errorf("%w: %v is gone, and %d records are under it", ErrDamaged, c.ID, c.Records)
+		}
+	}
+	for _, k := range wrapped {
+		if !counted[k.ID()] {
+			return fmt.Errorf("%w: the census lacks %v", ErrDamaged, k)
+		}
+	}
+	return nil
 }
 
 // checkShelf refuses what no Keystore has put on a shelf. Versions may have

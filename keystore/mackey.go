@@ -8,6 +8,8 @@ import (
 	"hash"
 	"runtime"
 	"sync"
+
+	"github.com/coatcheck/coatcheck/keystore/internal/wipe"
 )
 
 // macKey is an index, a subject or an audit key.
@@ -46,7 +48,7 @@ func (s *macStates) take() *macState {
 	state := &macState{hash: hmac.New(sha256.New, s.key)}
 	// Reset replaces the pads by states that were computed from them, and
 	// leaves the pads, which are the key but for a constant, to the collector.
-	s.all = append(s.all, regions(state.hash)...)
+	s.all = append(s.all, wipe.Regions(state.hash)...)
 	return state
 }
 
@@ -60,9 +62,9 @@ func (s *macStates) give(state *macState) {
 func (s *macStates) wipe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wipe(s.all)
+	wipe.All(s.all)
 	for _, state := range s.idle {
-		wipe(regions(state.hash))
+		wipe.Value(state.hash)
 	}
 	clear(s.key)
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/coatcheck/coatcheck/keystore/internal/wipe"
 )
 
 // ringKeys are the keys of a keyring, each in the only form in which its class
@@ -197,7 +199,7 @@ func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, err
 	}
 	// Both in the end: on most platforms aead has a copy of block's key
 	// schedule, on some it points into block.
-	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe(regions(aead)); wipe(regions(block)) }), nil
+	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe.Value(aead, block) }), nil
 }
 
 func (k *dataKey) seal(dst, plaintext, additional []byte) ([]byte, error) {
@@ -231,7 +233,7 @@ func newBlockKey(key []byte, count *inMemory) (*blockKey, error) {
 		return nil, err
 	}
 	k := &blockKey{block: block, buffers: sync.Pool{New: func() any { return new([16]byte) }}}
-	return watch(count, k, func() { wipe(regions(block)) }), nil
+	return watch(count, k, func() { wipe.Value(block) }), nil
 }
 
 func (k *blockKey) encrypt(block *[16]byte) {

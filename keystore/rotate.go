@@ -4,18 +4,28 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
 )
+
+// MaxVersions is how many versions a class can have at a time. A start has all
+// of them unwrapped.
+const MaxVersions = 1000
+
+// ErrTooManyKeys says that a class has MaxVersions, or that its numbers are used
+// up. Some have to be retired first.
+var ErrTooManyKeys = errors.New("keystore: too many key versions")
 
 // NewVersion makes a key of the class, of the version that comes after all
 // that the namespace has or ever had, and returns it wrapped. It becomes the
 // active one once the caller has put it on the shelf and called Reload; if that
 // fails, or never comes to pass, nothing has changed.
 //
-// Errors: ErrClass, ErrKeyExists if no version is left, those of Keyring, and
+// Errors: ErrClass, ErrTooManyKeys, those of Keyring, and
 // ErrUnavailable, ErrDenied, that of the Shelf, or that of ctx.
 func (s *Keystore) NewVersion(ctx context.Context, namespace string, class Class) (WrappedKey, error) {
 	if !class.valid() {
@@ -29,16 +39,20 @@ func (s *Keystore) NewVersion(ctx context.Context, namespace string, class Class
 	if err != nil {
 		return WrappedKey{}, fmt.Errorf("keystore: read the census: %w", err)
 	}
-	id := KeyID{Namespace: namespace, Class: class, Version: 1}
+	var newest uint32
+	there := 0
 	for _, c := range census {
-		if c.ID.Class == class && c.ID.Version >= id.Version {
-			id.Version = c.ID.Version + 1
+		if c.ID.Class != class {
+			continue
+		}
+		if newest = max(newest, c.ID.Version); !c.Gone {
+			there++
 		}
 	}
-	if id.Version == 0 {
-		return WrappedKey{}, fmt.Errorf("%w: no version is left", ErrKeyExists)
+	if there >= MaxVersions || newest == math.MaxUint32 {
+		return WrappedKey{}, fmt.Errorf("%w: %d of %v", ErrTooManyKeys, there, class)
 	}
-	k, err := s.wrapNew(ctx, id)
+	k, err := s.wrapNew(ctx, KeyID{Namespace: namespace, Class: class, Version: newest + 1})
 	if err != nil {
 		return WrappedKey{}, fmt.Errorf("keystore: %w", err)
 	}

@@ -158,7 +158,7 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 		}
 		failed = s.commit(ctx, c, err)
 	}
-	if failed != nil && !refuse(failed).ours() {
+	if failed != nil && !c.committed {
 		// The unit itself was refused, and nothing is recorded yet.
 		err = failed
 		failed = s.commit(ctx, c, err)

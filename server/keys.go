@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -11,12 +12,14 @@ import (
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/upkeep"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // keyService is coatcheck.v1.KeyService.
 type keyService struct {
 	coatcheckv1.UnimplementedKeyServiceServer
 	keys   *keystore.Keystore
+	store  tokenizer.Store
 	upkeep *upkeep.Upkeep
 	log    *slog.Logger
 }
@@ -152,6 +155,12 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 		c.event.Keys = []string{upkeep.KeyName(key.ID())}
 		if err := inUse(key); err != nil {
 			return nil, err
+		}
+		// The census says so; but there is no way back, so look.
+		if under, err := k.store.Under(ctx, key.ID()); err != nil {
+			return nil, err
+		} else if under {
+			return nil, fmt.Errorf("%w: a record is under %v, and the census has none", tokenizer.ErrDamaged, key)
 		}
 		if c.event.ValidateOnly = req.GetValidateOnly(); !c.event.ValidateOnly {
 			c.unit.Retire = key.ID()

@@ -145,7 +145,7 @@ func New(cfg Config) (*Server, error) {
 	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy})
-	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, upkeep: cfg.Upkeep, log: cfg.Logger})
+	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)
 	reflection.RegisterV1(s.grpc)
 	return s, checkMethods(s.grpc.GetServiceInfo())

@@ -88,6 +88,7 @@ var refusals = []refusal{
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
 	{err: errRevealNotAllowed, code: codes.PermissionDenied, reason: "REVEAL_NOT_ALLOWED", message: "the policy doesn't allow this much to be revealed"},
 
+	{err: keystore.ErrTooManyKeys, code: codes.ResourceExhausted, reason: "TOO_MANY_KEYS", message: "the class has as many versions as it can; retire some first"},
 	{err: keystore.ErrKeySpent, code: codes.ResourceExhausted, reason: "KEY_SPENT", message: "the data key has been used as often as a key may; it has to be rotated"},
 	{err: errOverloaded, code: codes.ResourceExhausted, reason: "OVERLOADED", message: "too many calls in flight", retry: 100 * time.Millisecond},
 
@@ -109,7 +110,9 @@ var refusals = []refusal{
 }
 
 // unitErrors are how a store refuses a unit for what is in it.
-var unitErrors = []error{keystore.ErrKeyVersion, keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse}
+var unitErrors = []error{
+	keystore.ErrKeyVersion, keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, tokenizer.ErrDamaged,
+}
 
 // denials maps what policy says to errors.
 var denials = map[policy.Reason]error{

@@ -95,6 +95,13 @@ type Store interface {
 	// Errors: ErrUnavailable, or that of ctx.
 	Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (Outdated, error)
 
+	// Under says whether any record is under a data or token key, by looking at
+	// them all, however long that takes. It is for who is about to take the key
+	// away, and doesn't want to trust the census alone.
+	//
+	// Errors: ErrUnavailable, or that of ctx.
+	Under(ctx context.Context, key keystore.KeyID) (bool, error)
+
 	// WrappedKeys returns the wrapped keys of a namespace, all classes and
 	// versions, in any order; none is not an error.
 	//

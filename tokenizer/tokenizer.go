@@ -205,7 +205,7 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, ref Refere
 	}
 	id, check, err := openID(ring, ref)
 	if errors.Is(err, keystore.ErrKeyVersion) {
-		if ring, err = t.keys.Newer(ctx, ring); err != nil {
+		if ring, err = t.keys.Newer(ctx, namespace, keystore.Token, ref.version); err != nil {
 			return Value{}, err
 		}
 		id, check, err = openID(ring, ref)
@@ -246,7 +246,7 @@ func (t *Tokenizer) read(ctx context.Context, id uint64, ring *keystore.Keyring)
 		if err != nil || attempt == attempts || ring.Has(keystore.Data, record.KeyVersion) {
 			return record, ring, err
 		}
-		if ring, err = t.keys.Newer(ctx, ring); err != nil {
+		if ring, err = t.keys.Newer(ctx, ring.Namespace(), keystore.Data, record.KeyVersion); err != nil {
 			return Record{}, nil, err
 		}
 	}

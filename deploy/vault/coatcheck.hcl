@@ -8,12 +8,12 @@
 # unless told otherwise. Without it all works but renewal: a new login takes its
 # place.
 
-# A new key of Coatcheck's is wrapped, and every health check.
+# A new key of Coatcheck's is wrapped.
 path "transit/encrypt/coatcheck" {
   capabilities = ["update"]
 }
 
-# Coatcheck starts, opens a namespace, confirms its keys, and every health check.
+# Coatcheck starts, makes a key, and has its keys confirmed.
 path "transit/decrypt/coatcheck" {
   capabilities = ["update"]
 }

@@ -116,6 +116,9 @@ func (b *FaultyBackend) RootVersion(wrapped []byte) (uint32, error) {
 	return b.Backend.RootVersion(wrapped)
 }
 
+// Forget implements keystore.Backend.
+func (b *FaultyBackend) Forget() { b.Backend.Forget() }
+
 // Check implements keystore.Backend.
 func (b *FaultyBackend) Check(ctx context.Context) error {
 	_, err := faulty(OpCheck, b.Before, b.After, func() (struct{}, error) { return struct{}{}, b.Backend.Check(ctx) })

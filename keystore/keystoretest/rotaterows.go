@@ -128,7 +128,7 @@ func checkNewer(t *testing.T, h Harness) error {
 	if err != nil {
 		return err
 	}
-	if same, err := theirs.Newer(ctx, old); err != nil || same != old {
+	if same, err := theirs.Newer(ctx, "default", keystore.Data, 2); err != nil || same != old {
 		return fmt.Errorf("nothing was new, and another keyring came (error %v)", err)
 	}
 	if _, err := ours.Keyring(ctx, "default"); err != nil {
@@ -141,9 +141,20 @@ func checkNewer(t *testing.T, h Harness) error {
 	if err != nil {
 		return err
 	}
-	newer, err := theirs.Newer(ctx, old)
+	newer, err := theirs.Newer(ctx, "default", keystore.Data, 2)
 	if err != nil {
 		return err
+	}
+	// And what comes after that, though it has been looked since.
+	if err := rotation(ctx, ours, shelf, keystore.Token); err != nil {
+		return err
+	}
+	newest, err := theirs.Newer(ctx, "default", keystore.Token, 2)
+	if err != nil {
+		return err
+	}
+	if !newest.Has(keystore.Token, 2) || newest == newer {
+		return errors.New("a version that came after the latest look was not found")
 	}
 	return wantSame(ring, newer)
 }

@@ -164,6 +164,10 @@ func (b *Backend) RootVersion(wrapped []byte) (uint32, error) {
 	return 1, nil
 }
 
+// Forget implements keystore.Backend. There is nothing to forget: what was
+// unwrapped is with the caller, and the root key stays.
+func (b *Backend) Forget() {}
+
 // Check implements keystore.Backend: it wraps and unwraps a key. The file is
 // not looked at again, since it is no longer needed.
 //

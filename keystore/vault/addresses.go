@@ -65,7 +65,7 @@ func (a *addresses) RoundTrip(req *http.Request) (*http.Response, error) {
 		release()
 		return nil, err
 	}
-	resp.Body = &releasingBody{resp.Body, release}
+	resp.Body = &releasingBody{io.LimitReader(resp.Body, maxBody+1), resp.Body, release}
 	return resp, nil
 }
 
@@ -116,15 +116,18 @@ func unusable(resp *http.Response, err error) bool {
 func standby(status int) bool { return status == 472 || status == 473 }
 
 // releasingBody calls release when it is closed.
+// It ends after maxBody bytes: Vault's client reads answers that are not ours
+// whole, and one without an end would fill the memory.
 type releasingBody struct {
-	io.ReadCloser
+	io.Reader
+	body    io.Closer
 	release func()
 }
 
 // Close implements io.Closer.
 func (b *releasingBody) Close() error {
 	defer b.release()
-	return b.ReadCloser.Close()
+	return b.body.Close()
 }
 
 // readBody returns a copy of a request's body. The caller of RoundTrip may wipe its

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -92,7 +91,7 @@ func byMethod(with api.AuthMethod) func(context.Context, *api.Client) (*api.Secr
 // credentials of a certificate are the connection's, so they are what the file
 // says only for a connection made from now on.
 func (a *CertificateAuth) credentials(file string) (credentials, error) {
-	pem, err := os.ReadFile(file)
+	pem, err := readFile(file)
 	if err != nil {
 		return credentials{}, credentialsError(err.Error())
 	}

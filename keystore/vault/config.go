@@ -253,3 +253,17 @@ func (c Config) authFaults() []FieldError {
 	}
 	return faults
 }
+
+// CheckFiles reads everything that the configuration names once, so that a
+// mistake is found before it matters, and keeps nothing of it. What is there now
+// can change until it is used.
+func (c Config) CheckFiles() error {
+	c = c.withDefaults()
+	if _, err := newMethod(c)(); err != nil {
+		return fmt.Errorf("vault: auth: %w", err)
+	}
+	if _, err := (dialer{cfg: c}).tlsConfig("localhost:0"); err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	return nil
+}

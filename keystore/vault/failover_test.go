@@ -360,3 +360,73 @@ func TestNamespace(t *testing.T) {
 		t.Errorf("%d requests with the namespace, %d without", with.Load(), without.Load())
 	}
 }
+
+// Whose token is refused is denied, though the login that would help gets no
+// proper answer: a rate limit, an error, silence.
+func TestRefusedAndNoLogin(t *testing.T) {
+	r := newRoot(newVault(t))
+	target, err := url.Parse(r.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vaultItself := agentFor(t, target, r.CAFile)
+	for name, login := range map[string]http.HandlerFunc{
+		"rate limit": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, `{"errors":["request path denied by a quota"]}`)
+		},
+		"error":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		"silence": func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var revoked atomic.Bool
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				switch {
+				case revoked.Load() && strings.HasSuffix(req.URL.Path, "/login"):
+					login(w, req)
+				case revoked.Load():
+					w.WriteHeader(http.StatusForbidden)
+					_, _ = io.WriteString(w, `{"errors":["permission denied"]}`)
+				default:
+					vaultItself.ServeHTTP(w, req)
+				}
+			}))
+			defer front.Close()
+			cfg := r.appRole(t)
+			cfg.Address, cfg.Retries, cfg.Timeout = []string{front.URL}, -1, 2*time.Second
+			b := open(t, cfg)
+			wrapped, err := b.Wrap(t.Context(), testKey(), testLabel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			revoked.Store(true)
+			_, err = b.Unwrap(t.Context(), wrapped, testLabel)
+			wantErr(t, "Unwrap", err, keystore.ErrDenied)
+		})
+	}
+}
+
+// An answer without an end is cut off, whatever its status.
+func TestEndlessAnswers(t *testing.T) {
+	r := newRoot(newVault(t))
+	var sent atomic.Int64
+	for _, status := range []int{200, 400, 403, 404, 500} {
+		endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			chunk := []byte(`{"errors":["` + strings.Repeat("x", 64<<10))
+			for n, err := 0, error(nil); err == nil; sent.Add(int64(n)) {
+				n, err = w.Write(chunk)
+			}
+		}))
+		cfg := r.config()
+		cfg.Address, cfg.Retries, cfg.Timeout = []string{endless.URL}, -1, 5*time.Second
+		cfg.Auth.Token = &vault.TokenAuth{Secret: vault.Secret{File: writeFile(t, "hvs.token")}}
+		sent.Store(0)
+		_, err := open(t, cfg).Wrap(t.Context(), testKey(), testLabel)
+		wantErr(t, http.StatusText(status), err, keystore.ErrUnavailable)
+		endless.Close()
+		if n := sent.Load(); n > 16<<20 { // what the kernel buffers, and some
+			t.Errorf("status %d: %d bytes were taken", status, n)
+		}
+	}
+}

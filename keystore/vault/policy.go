@@ -21,12 +21,12 @@ const policyText = `# All that Coatcheck may do in Vault: use one key of the tra
 # unless told otherwise. Without it all works but renewal: a new login takes its
 # place.
 
-# A new key of Coatcheck's is wrapped, and every health check.
+# A new key of Coatcheck's is wrapped.
 path "MOUNT/encrypt/KEY" {
   capabilities = ["update"]
 }
 
-# Coatcheck starts, opens a namespace, confirms its keys, and every health check.
+# Coatcheck starts, makes a key, and has its keys confirmed.
 path "MOUNT/decrypt/KEY" {
   capabilities = ["update"]
 }

@@ -8,8 +8,9 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // refusal is a response of Vault other than what was asked for. Of its text

@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 
 	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/keystore/internal/wipe"
 )
 
 // sealContext begins the additional data of every seal.
@@ -17,20 +18,22 @@ const sealContext = "coatcheck vault wrap v1"
 // The label is bound here rather than by transit's associated_data, which older
 // Vaults ignore without a word.
 func seal(secret, key, label []byte) ([]byte, error) {
-	aead, err := newAEAD(secret)
+	aead, forget, err := newAEAD(secret)
 	if err != nil {
 		return nil, err
 	}
+	defer forget()
 	return aead.Seal(make([]byte, 0, storedSealed), nil, key, sealData(label)), nil
 }
 
 // open is the inverse of seal. It returns keystore.ErrUnwrap, bare, for what was
 // not sealed under this secret for this label.
 func open(secret, sealed, label []byte) ([]byte, error) {
-	aead, err := newAEAD(secret)
+	aead, forget, err := newAEAD(secret)
 	if err != nil {
 		return nil, keystore.ErrUnwrap // transit decrypted something of another size
 	}
+	defer forget()
 	key, err := aead.Open(nil, nil, sealed, sealData(label))
 	if err != nil {
 		return nil, keystore.ErrUnwrap
@@ -38,15 +41,19 @@ func open(secret, sealed, label []byte) ([]byte, error) {
 	return key, nil
 }
 
-func newAEAD(secret []byte) (cipher.AEAD, error) {
+// newAEAD returns the cipher, and what wipes it once it has served.
+func newAEAD(secret []byte) (aead cipher.AEAD, forget func(), err error) {
 	if len(secret) != secretSize {
-		return nil, aes.KeySizeError(len(secret))
+		return nil, nil, aes.KeySizeError(len(secret))
 	}
 	block, err := aes.NewCipher(secret)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return cipher.NewGCMWithRandomNonce(block)
+	if aead, err = cipher.NewGCMWithRandomNonce(block); err != nil {
+		return nil, nil, err
+	}
+	return aead, func() { wipe.Value(block, aead) }, nil
 }
 
 func sealData(label []byte) []byte {

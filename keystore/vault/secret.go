@@ -3,6 +3,7 @@ package vault
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -40,14 +41,7 @@ func (s Secret) read(getenv func(string) string) (string, error) {
 		}
 		return value, nil
 	}
-	info, err := os.Stat(s.File)
-	if err != nil {
-		return "", credentialsError(err.Error())
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxSecret {
-		return "", credentialsError(fmt.Sprintf("%s is not a file of at most %d bytes", s.File, maxSecret))
-	}
-	content, err := os.ReadFile(s.File)
+	content, err := readFile(s.File)
 	if err != nil {
 		return "", credentialsError(err.Error())
 	}
@@ -59,6 +53,22 @@ func (s Secret) read(getenv func(string) string) (string, error) {
 	return value, nil
 }
 
+// readFile reads a file of the configuration. A FIFO or a device would hang us.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSecret {
+		return nil, fmt.Errorf("%s is not a file of at most %d bytes", path, maxSecret)
+	}
+	return os.ReadFile(path)
+}
+
+// envForm is what a variable can be called. A secret that was put into its place
+// by mistake hardly is, and must not be repeated in an error.
+var envForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
 // faults returns what is wrong with it, as the field of that name.
 func (s Secret) faults(field string) []FieldError {
 	switch {
@@ -66,6 +76,8 @@ func (s Secret) faults(field string) []FieldError {
 		return []FieldError{{field, "names neither a file nor an environment variable"}}
 	case s.File != "" && s.Env != "":
 		return []FieldError{{field, "names both a file and an environment variable"}}
+	case s.Env != "" && !envForm.MatchString(s.Env):
+		return []FieldError{{field, "is not the name of an environment variable"}}
 	}
 	return nil
 }

@@ -9,8 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // session is one login.
@@ -180,7 +181,7 @@ func (k *keeper) watch(s *session) {
 	var pause time.Duration
 	if k.cfg.Auth.Token != nil {
 		// Nothing is won by looking at the same token again and again. When it
-		// is exchanged, Check sees it sooner than we do.
+		// is exchanged, the next call sees it sooner than we do.
 		pause = 30 * time.Second
 	} else if time.Since(began) < time.Second {
 		pause = time.Second // a token of so short a life that we would never stop

@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // SetupConfig says what Setup makes. Names follow the rules of Config.

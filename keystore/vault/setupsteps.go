@@ -3,7 +3,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -68,11 +67,11 @@ func (c SetupConfig) steps() ([]setupStep, error) {
 		// A token that is taken from us is good for 20 minutes, unless it is
 		// revoked, which tokens of type batch can't be.
 		fields: []field{
-			{"token_policies", c.Policy}, {"token_type", "service"},
+			{"token_policies", c.Policy}, {"token_type", "service"}, {"bind_secret_id", "true"},
 			{"token_ttl", "20m"}, {"token_max_ttl", "24h"},
 		},
 		look:  role,
-		there: hasPolicy(c.Policy),
+		there: safeRole(c.Policy),
 	}), nil
 }
 
@@ -87,19 +86,19 @@ func mounted(mount, kind string) func(found map[string]any) (bool, error) {
 			return false, nil
 		}
 		if at["type"] != kind {
-			return false, fmt.Errorf("something else is mounted there, of type %v", at["type"])
+			return false, fmt.Errorf("something else is mounted there, of type %q", fmt.Sprint(at["type"]))
 		}
 		return true, nil
 	}
 }
 
-// safeKey accepts a key that stays in Vault. It isn't for us to change one that
-// doesn't: it may have left already.
+// safeKey accepts a key that stays in Vault and works for us. It isn't for us to
+// change one that doesn't: it may have left already.
 func safeKey(found map[string]any) (bool, error) {
 	if found["type"] != keyType {
-		return false, fmt.Errorf("there is one of type %v; it has to be %s", found["type"], keyType)
+		return false, fmt.Errorf("there is one of type %q; it has to be %s", fmt.Sprint(found["type"]), keyType)
 	}
-	for _, name := range []string{"exportable", "allow_plaintext_backup", "deletion_allowed"} {
+	for _, name := range []string{"exportable", "allow_plaintext_backup", "deletion_allowed", "derived"} {
 		if found[name] != false {
 			return false, fmt.Errorf("there is one that has %s set; use another one", name)
 		}
@@ -107,11 +106,12 @@ func safeKey(found map[string]any) (bool, error) {
 	return true, nil
 }
 
-// hasPolicy accepts a role that gives tokens the policy, whatever else it says.
-func hasPolicy(policy string) func(found map[string]any) (bool, error) {
+// safeRole accepts a role that needs a secret id and gives tokens the policy, and
+// no other, that can be revoked. One that is laxer is written anew.
+func safeRole(policy string) func(found map[string]any) (bool, error) {
 	return func(found map[string]any) (bool, error) {
 		policies, _ := found["token_policies"].([]any)
-		return slices.Contains(policies, any(policy)), nil
+		return len(policies) == 1 && policies[0] == policy && found["token_type"] == "service" && found["bind_secret_id"] == true, nil
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/hashicorp/vault/api"
+
+	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // secretSize is the size in bytes of the secret that transit encrypts.
@@ -77,8 +78,12 @@ func (b *Backend) ciphertextFrom(ctx context.Context, op string, body []byte, ba
 // refuses the token it logs in again, and makes the call a second time.
 //
 // Errors: bad for status 400, which says that the body is wrong;
-// keystore.ErrDenied, keystore.ErrUnavailable, or how ctx has ended.
+// keystore.ErrDenied, also where a refused token can't be replaced, whatever the
+// cause; keystore.ErrUnavailable, or how ctx has ended.
 func (b *Backend) transit(ctx context.Context, op string, body []byte, answer any, bad error) error {
+	if err := b.keeper.renewed(ctx); err != nil {
+		return b.wrapError(op, err)
+	}
 	s, err := b.keeper.session(ctx)
 	if err != nil {
 		return b.wrapError(op, err)
@@ -88,11 +93,11 @@ func (b *Backend) transit(ctx context.Context, op string, body []byte, answer an
 		return b.classify(ctx, op, err, bad)
 	}
 	s, err = b.keeper.after(ctx, s)
-	if unread, ok := errors.AsType[credentialsError](err); ok { // we are refused, and have nothing else to show
-		return b.errorf(keystore.ErrDenied, op, unread.Error())
-	}
 	if err != nil {
-		return b.wrapError(op, err)
+		// Vault has refused us. Whatever keeps us from showing something else, a
+		// login that gets no answer too, doesn't make that an outage: whoever took
+		// our token away must not have to wait for one to end.
+		return fmt.Errorf("%w: %w", keystore.ErrDenied, b.wrapError(op, err))
 	}
 	err = b.write(ctx, s, op, body, answer)
 	if forbidden(err) {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
@@ -103,7 +102,7 @@ func (d dialer) tlsConfig(address string) (*tls.Config, error) {
 		config.ServerName = d.cfg.ServerName
 	}
 	if d.cfg.CAFile != "" {
-		pem, err := os.ReadFile(d.cfg.CAFile)
+		pem, err := readFile(d.cfg.CAFile)
 		if err != nil {
 			return nil, err
 		}
@@ -113,11 +112,24 @@ func (d dialer) tlsConfig(address string) (*tls.Config, error) {
 		}
 	}
 	if d.cfg.ClientCertificate != "" {
-		certificate, err := tls.LoadX509KeyPair(d.cfg.ClientCertificate, d.cfg.ClientKey)
+		certificate, err := loadPair(d.cfg.ClientCertificate, d.cfg.ClientKey)
 		if err != nil {
 			return nil, fmt.Errorf("client certificate %s: %w", d.cfg.ClientCertificate, err)
 		}
 		config.Certificates = []tls.Certificate{certificate}
 	}
 	return config, nil
+}
+
+func loadPair(certificate, key string) (tls.Certificate, error) {
+	certificatePEM, err := readFile(certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	keyPEM, err := readFile(key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer clear(keyPEM)
+	return tls.X509KeyPair(certificatePEM, keyPEM)
 }

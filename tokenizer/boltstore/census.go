@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"go.etcd.io/bbolt"
 
@@ -16,11 +17,12 @@ import (
 // The census has a row for each key version that is or ever was, under the
 // name that the key has in the bucket of keys:
 //
-//	records(8) sealed(8) moved(8)
+//	records(8) sealed(8) moved(8) checksum(4)
 //
 // records is how many records are under the key, sealed how many ciphertexts of
 // it were ever stored, and moved how many of those came with updates; big
-// endian. A row outlives its key, so that the version
+// endian. The checksum is CRC-32C of the name and what comes before it: a bit
+// that flips in a count must not let a key go that is needed. A row outlives its key, so that the version
 // is not used again: not after the key was retired, not after it was lost.
 //
 // Rows change in the transaction that changes what they count.
@@ -28,20 +30,27 @@ import (
 // tally is a row.
 type tally struct{ records, sealed, moved uint64 }
 
-const tallySize = 24
+const tallySize = 24 + 4
 
-func parseTally(b []byte) (tally, error) {
-	if len(b) != tallySize {
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func tallyChecksum(name, counts []byte) uint32 {
+	return crc32.Update(crc32.Checksum(name, castagnoli), castagnoli, counts)
+}
+
+func parseTally(name, b []byte) (tally, error) {
+	if len(b) != tallySize || binary.BigEndian.Uint32(b[24:]) != tallyChecksum(name, b[:24]) {
 		return tally{}, fmt.Errorf("%w: a row of the census", tokenizer.ErrDamaged)
 	}
 	return tally{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])}, nil
 }
 
-func (c tally) append(dst []byte) []byte {
+func (c tally) row(name []byte) []byte {
+	b := make([]byte, 0, tallySize)
 	for _, n := range [...]uint64{c.records, c.sealed, c.moved} {
-		dst = binary.BigEndian.AppendUint64(dst, n)
+		b = binary.BigEndian.AppendUint64(b, n)
 	}
-	return dst
+	return binary.BigEndian.AppendUint32(b, tallyChecksum(name, b))
 }
 
 // counts are rows as a transaction will leave them, by name of the key.
@@ -75,7 +84,7 @@ func (c counts) row(id keystore.KeyID) (*row, error) {
 		}
 		return nil, nil
 	}
-	t, err := parseTally(stored)
+	t, err := parseTally(name, stored)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +132,8 @@ func (c counts) flush() error {
 		if !r.dirty {
 			continue
 		}
-		if err := c.census.Put(keyName(id), r.append(nil)); err != nil {
+		name := keyName(id)
+		if err := c.census.Put(name, r.row(name)); err != nil {
 			return err
 		}
 	}
@@ -175,7 +185,7 @@ func (s *Store) Census(ctx context.Context, namespace string) (census []keystore
 	err = s.view(ctx, func(tx *bbolt.Tx) error {
 		keys, cursor := tx.Bucket(keysBucket), tx.Bucket(censusBucket).Cursor()
 		for name, stored := cursor.Seek(prefix); bytes.HasPrefix(name, prefix); name, stored = cursor.Next() {
-			t, err := parseTally(stored)
+			t, err := parseTally(name, stored)
 			rest := name[len(prefix):]
 			if err != nil || len(rest) != 5 {
 				return fmt.Errorf("%w: the census of namespace %q", tokenizer.ErrDamaged, namespace)
@@ -220,4 +230,27 @@ func (s *Store) Outdated(ctx context.Context, namespace string, version uint32, 
 		return nil
 	})
 	return found, err
+}
+
+// Under looks at all records, some in each transaction. Those that are inserted
+// behind its back are under the active key, or the census has them.
+func (s *Store) Under(ctx context.Context, key keystore.KeyID) (under bool, err error) {
+	for after, more := uint64(0), true; more && !under && err == nil; {
+		more = false
+		err = s.view(ctx, func(tx *bbolt.Tx) error {
+			cursor := tx.Bucket(recordsBucket).Cursor()
+			id, stored := cursor.Seek(idKey(after + 1))
+			for seen := 0; id != nil && seen < maxScan; id, stored = cursor.Next() {
+				seen++
+				after, more = binary.BigEndian.Uint64(id), true
+				data, token, err := tokenizer.ParseRecordKeys(after, stored)
+				if err == nil && (data == key || token == key) {
+					under = true
+					return nil
+				}
+			}
+			return nil
+		})
+	}
+	return under, err
 }

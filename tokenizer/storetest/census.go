@@ -211,6 +211,14 @@ func testRetire(t *testing.T, h Harness) {
 	moved := record(id)
 	moved.KeyVersion, moved.Value = 8, []byte("sealed anew")
 	commit(t, s, tokenizer.Unit{Updates: []tokenizer.Update{{Old: record(id), New: moved}}, Event: event("x")})
+	for k, want := range map[keystore.KeyID]bool{
+		data7: false, data8: true, keyID(keystore.Token, 3): true, keyID(keystore.Token, 4): false, keyID(keystore.Index, 1): false,
+		{Namespace: "other", Class: keystore.Data, Version: 8}: false,
+	} {
+		if under, err := s.Under(ctx, k); err != nil || under != want {
+			t.Errorf("Under(%v) = %v, %v; want %v", k, under, err, want)
+		}
+	}
 	if err := retire(data7); err != nil {
 		t.Fatal(err)
 	}

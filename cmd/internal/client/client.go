@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -97,21 +96,11 @@ func Explain(err error) error {
 	if err == nil || !ok {
 		return err
 	}
-	e := &Error{Code: code.Code(st.Code()), Message: printable(st.Message())} // the same numbers
+	e := &Error{Code: code.Code(st.Code()), Message: st.Message()} // the same numbers
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "coatcheck" {
-			e.Reason = printable(info.GetReason())
+			e.Reason = info.GetReason()
 		}
 	}
 	return e
-}
-
-// printable takes out of what a server says all that a terminal would act on.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -53,12 +55,23 @@ func Run(ctx context.Context, args []string, env Env) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(env.Stderr, "coatcheck: %v\n", err)
+	fmt.Fprintf(env.Stderr, "coatcheck: %s\n", printable(err.Error()))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return 2
 	}
 	return 1
+}
+
+// printable takes out of a text all that a terminal would act on, but for line
+// ends: a server, Vault or a file name may have put it there.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // markUsage makes a usageError of what is wrong with a command's arguments.

@@ -152,13 +152,16 @@ It is refused while the version is active or anything is under it.`,
 				return err
 			}
 			version, err := strconv.ParseUint(args[1], 10, 32)
-			if err != nil {
+			if err != nil || version == 0 {
 				return usageError{fmt.Errorf("%q is not a version", args[1])}
 			}
 			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
 				resp, err := keys.RetireKey(ctx, &coatcheckv1.RetireKeyRequest{KeyClass: class, Version: uint32(version), ValidateOnly: !yes})
 				if err != nil {
 					return err
+				}
+				if key := resp.GetKey(); key.GetKeyClass() != class || key.GetVersion() != uint32(version) {
+					return fmt.Errorf("the server answers for another key: look with keys list")
 				}
 				if yes {
 					fmt.Fprintf(k.env.Stderr, "coatcheck: %s key %d is destroyed\n", args[0], version)

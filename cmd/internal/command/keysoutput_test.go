@@ -68,3 +68,15 @@ func TestResealLine(t *testing.T) {
 		}
 	}
 }
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain: Grüße, 世界\nand more": "plain: Grüße, 世界\nand more",
+		"a\x1b[2Jb\rc\u202ed\x00":    "a?[2Jb?c?d?",
+		"\xff":                       "\ufffd",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

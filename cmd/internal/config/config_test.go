@@ -126,7 +126,7 @@ func TestFaults(t *testing.T) {
 		{"rotation by uses of a token key", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {token: {uses: 5}}", []string{":10:22: uses are counted for data keys only"}},
 		{"too many uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 4294967296}}", []string{":10:21: uses must be from 1048576 to 4278190080"}},
 		{"too few uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 1}}", []string{":10:21: uses must be from"}},
-		{"rotation every second", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {age: 1s}}", []string{":10:21: age must be from 1m"}},
+		{"rotation every second", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {age: 1s}}", []string{":10:21: age must be from 1h"}},
 		{"metrics", "policy: policy.yaml", "policy: policy.yaml\nmetrics: {listen: 9090}", []string{`:12:11: listen must be host:port, not "9090"`}},
 		{"Vault in the clear", "local: {root_key: root.key}", "vault: {address: [http://vault.example:8200], auth: {token: {env: T}}}", []string{":9:11: address[0] "}},
 		{"Vault without an address", "local: {root_key: root.key}", "vault: {auth: {token: {env: T}}}", []string{":9:3: address "}},

@@ -135,8 +135,8 @@ func (k Keystore) checkRotation(fault func(string, ...string)) {
 			fault(fmt.Sprintf("%q is none of %v", class, known), at...)
 			continue
 		}
-		if due.Age != 0 && (due.Age < time.Minute || due.Age > 10*365*24*time.Hour) {
-			fault("age must be from 1m to 87600h", append(at, "age")...)
+		if due.Age != 0 && (due.Age < time.Hour || due.Age > 10*365*24*time.Hour) {
+			fault("age must be from 1h to 87600h", append(at, "age")...)
 		}
 		switch {
 		case due.Uses != 0 && class != keystore.Data.String():

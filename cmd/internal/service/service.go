@@ -48,7 +48,11 @@ func Check(o Options) error {
 	if err != nil {
 		return err
 	}
-	return parts.close()
+	defer parts.close()
+	if v := o.Config.Keystore.Vault; v != nil {
+		return v.Config(o.Getenv).CheckFiles()
+	}
+	return nil
 }
 
 // loaded is a configuration with the files that it names read.

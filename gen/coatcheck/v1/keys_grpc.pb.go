@@ -63,6 +63,7 @@ type KeyServiceClient interface {
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_KEY_CLASS (key_class).
+	//   - RESOURCE_EXHAUSTED: TOO_MANY_KEYS: the class has 1000 versions.
 	//   - ABORTED, KEY_CHANGED: the active version is not active_version, or
 	//     somebody else has made one at the same moment. Look before you try
 	//     again.
@@ -101,6 +102,8 @@ type KeyServiceClient interface {
 	//
 	//   - INVALID_ARGUMENT: INVALID_KEY_CLASS (key_class).
 	//   - NOT_FOUND: KEY_NOT_FOUND: there is no such version, or no more.
+	//   - DATA_LOSS: RECORD_DAMAGED: the census has no record under it, and there is
+	//     one.
 	//   - FAILED_PRECONDITION: KEY_IN_USE: it is the active version, or records
 	//     are under it, or it is an audit key, which events name for ever.
 	//
@@ -194,6 +197,7 @@ type KeyServiceServer interface {
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_KEY_CLASS (key_class).
+	//   - RESOURCE_EXHAUSTED: TOO_MANY_KEYS: the class has 1000 versions.
 	//   - ABORTED, KEY_CHANGED: the active version is not active_version, or
 	//     somebody else has made one at the same moment. Look before you try
 	//     again.
@@ -232,6 +236,8 @@ type KeyServiceServer interface {
 	//
 	//   - INVALID_ARGUMENT: INVALID_KEY_CLASS (key_class).
 	//   - NOT_FOUND: KEY_NOT_FOUND: there is no such version, or no more.
+	//   - DATA_LOSS: RECORD_DAMAGED: the census has no record under it, and there is
+	//     one.
 	//   - FAILED_PRECONDITION: KEY_IN_USE: it is the active version, or records
 	//     are under it, or it is an audit key, which events name for ever.
 	//

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package testvault starts a real HashiCorp Vault for tests.
 //
 //	v := testvault.Start(t)

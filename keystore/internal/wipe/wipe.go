@@ -1,17 +1,19 @@
-package keystore
+// Package wipe overwrites keys in memory, those inside ciphers and hashes of the
+// standard library included, which have no means of being wiped.
+package wipe
 
 import (
 	"reflect"
 	"unsafe"
 )
 
-// regions returns the memory of all numbers in arrays and slices that can be
+// Regions returns the memory of all numbers in arrays and slices that can be
 // reached from v: key schedules, pads and states of hashes. Single numbers,
 // such as a count of rounds, are left out.
 //
 // It looks into types of the standard library that have no means of being
 // wiped. Whatever v points to must belong to v alone.
-func regions(v any) [][]byte { return appendRegions(nil, reflect.ValueOf(v)) }
+func Regions(v any) [][]byte { return appendRegions(nil, reflect.ValueOf(v)) }
 
 func appendRegions(found [][]byte, v reflect.Value) [][]byte {
 	switch v.Kind() {
@@ -39,8 +41,15 @@ func appendRegions(found [][]byte, v reflect.Value) [][]byte {
 	return found
 }
 
-// wipe overwrites regions with zeros.
-func wipe(regions [][]byte) {
+// Value overwrites all that Regions finds in the values.
+func Value(values ...any) {
+	for _, v := range values {
+		All(Regions(v))
+	}
+}
+
+// All overwrites regions with zeros.
+func All(regions [][]byte) {
 	for _, r := range regions {
 		clear(r)
 	}
