@@ -375,8 +375,11 @@ func TestRefusedAndNoLogin(t *testing.T) {
 			w.WriteHeader(http.StatusTooManyRequests)
 			_, _ = io.WriteString(w, `{"errors":["request path denied by a quota"]}`)
 		},
-		"error":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
-		"silence": func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
+		"error": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) },
+		"silence": func(_ http.ResponseWriter, req *http.Request) {
+			_, _ = io.Copy(io.Discard, req.Body) // else it isn't seen that the client has gone
+			<-req.Context().Done()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var revoked atomic.Bool
