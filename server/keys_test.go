@@ -382,3 +382,54 @@ func TestASlowPassHoldsUpNothing(t *testing.T) {
 	waitFor(t, "all records", func() bool { return census(t, keys, dataClass)[1] == 0 })
 	waitFor(t, "the end of the pass", func() bool { return !in.Upkeep.Progress().Running && in.Upkeep.Progress().Rate == 1 })
 }
+
+// lyingStore has a census without records, and may refuse what is committed.
+type lyingStore struct {
+	tokenizer.Store
+	lies, refuses atomic.Bool
+}
+
+func (s *lyingStore) Census(ctx context.Context, namespace string) ([]keystore.KeyCount, error) {
+	counts, err := s.Store.Census(ctx, namespace)
+	for i := range counts {
+		if s.lies.Load() {
+			counts[i].Records = 0
+		}
+	}
+	return counts, err
+}
+
+func (s *lyingStore) Commit(ctx context.Context, unit tokenizer.Unit) (tokenizer.Outcome, error) {
+	if s.refuses.Load() && len(unit.Records) > 0 {
+		return tokenizer.Outcome{}, tokenizer.ErrDamaged
+	}
+	return s.Store.Commit(ctx, unit)
+}
+
+// A census that is wrong doesn't cost a key that is needed, and what the store
+// refuses as damaged is on record.
+func TestADamagedCensus(t *testing.T) {
+	store := new(lyingStore)
+	in := servertest.Start(t, servertest.Options{Wrap: func(s tokenizer.Store) tokenizer.Store { store.Store = s; return store }})
+	keys := coatcheckv1.NewKeyServiceClient(in.As(t, "admin"))
+	tokenize(t, in, "card", "4111111111111111")
+	if _, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: tokenClass}); err != nil {
+		t.Fatal(err)
+	}
+	store.lies.Store(true)
+	for _, validate := range []bool{true, false} {
+		_, err := keys.RetireKey(deadline(t), &coatcheckv1.RetireKeyRequest{KeyClass: tokenClass, Version: 1, ValidateOnly: validate})
+		if status.Code(err) != codes.DataLoss || reason(err) != "RECORD_DAMAGED" {
+			t.Errorf("RetireKey: %v", err)
+		}
+	}
+	store.refuses.Store(true)
+	_, err := coatcheckv1.NewTokenizationServiceClient(in.As(t, "checkout")).Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "card", Value: "4111111111111111"})
+	if status.Code(err) != codes.DataLoss || reason(err) != "RECORD_DAMAGED" {
+		t.Errorf("Tokenize: %v", err)
+	}
+	log := events(t, in)
+	if last := log[len(log)-1]; last["action"] != "tokenize" || last["code"] != "DATA_LOSS" || last["caller"] == nil {
+		t.Errorf("the last event is %v", last)
+	}
+}
