@@ -30,8 +30,9 @@ func (sealedError) Is(target error) bool { return target == ErrUnavailable }
 // Options say how long keys are good for.
 type Options struct {
 	// Lease is how often the backend has to confirm the keys in memory, by
-	// unwrapping one of each version of the root key. It also bounds how long a replica takes to notice
-	// keys that another has made. 0 stands for DefaultLease.
+	// unwrapping one for each version of the root key. It also bounds how long a
+	// replica takes to notice keys that another has made. 0 stands for
+	// DefaultLease.
 	Lease time.Duration
 
 	// MaxOffline is how long a backend that is away is put up with, from the

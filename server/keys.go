@@ -144,6 +144,8 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 	if !ok {
 		return nil, errKeyClass
 	}
+	c.event.ValidateOnly = req.GetValidateOnly()
+	c.event.Keys = []string{upkeep.KeyName(keystore.KeyID{Class: class, Version: req.GetVersion()})}
 	keys, err := k.keys.Keys(ctx, DefaultNamespace)
 	if err != nil {
 		return nil, err
@@ -152,7 +154,6 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 		if key.Class != class || key.Version != req.GetVersion() {
 			continue
 		}
-		c.event.Keys = []string{upkeep.KeyName(key.ID())}
 		if err := inUse(key); err != nil {
 			return nil, err
 		}
@@ -162,7 +163,7 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 		} else if under {
 			return nil, fmt.Errorf("%w: a record is under %v, and the census has none", tokenizer.ErrDamaged, key)
 		}
-		if c.event.ValidateOnly = req.GetValidateOnly(); !c.event.ValidateOnly {
+		if !req.GetValidateOnly() {
 			c.unit.Retire = key.ID()
 			c.after = k.reload
 		}

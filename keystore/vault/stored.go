@@ -42,19 +42,14 @@ type stored struct {
 //
 // Errors: keystore.ErrUnwrap for what build can't have made.
 func parseStored(wrapped []byte) (stored, error) {
-	if len(wrapped) <= storedHeader+storedSealed || len(wrapped) > keystore.MaxWrapped {
-		return stored{}, fmt.Errorf("%w: %d bytes, which Vault's keystore has not wrapped", keystore.ErrUnwrap, len(wrapped))
+	foreign := fmt.Errorf("%w: %d bytes, which Vault's keystore has not wrapped", keystore.ErrUnwrap, len(wrapped))
+	if len(wrapped) <= storedHeader+storedSealed || len(wrapped) > keystore.MaxWrapped || wrapped[0] != storedFormat {
+		return stored{}, foreign
 	}
-	if wrapped[0] != storedFormat {
-		return stored{}, fmt.Errorf("%w: unknown format %d", keystore.ErrUnwrap, wrapped[0])
-	}
-	version := binary.BigEndian.Uint32(wrapped[1:])
-	if version == 0 || version > math.MaxInt32 {
-		return stored{}, fmt.Errorf("%w: Vault's keystore has not wrapped it", keystore.ErrUnwrap)
-	}
+	version, length := binary.BigEndian.Uint32(wrapped[1:]), int(binary.BigEndian.Uint16(wrapped[5:]))
 	end := len(wrapped) - storedSealed
-	if length := int(binary.BigEndian.Uint16(wrapped[5:])); length != end-storedHeader {
-		return stored{}, fmt.Errorf("%w: %d bytes with a transit ciphertext of %d", keystore.ErrUnwrap, len(wrapped), length)
+	if version == 0 || version > math.MaxInt32 || length != end-storedHeader {
+		return stored{}, foreign
 	}
 	return stored{version: version, transit: wrapped[storedHeader:end], sealed: wrapped[end:]}, nil
 }

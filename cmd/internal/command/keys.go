@@ -104,8 +104,7 @@ func (k *keyCommands) rewrap() *cobra.Command {
 		Short: "Put everything under the newest keys",
 		Long: `Wraps all keys under the newest version of the root key, and has the server move
 records from older data keys to the active one. Waits until all records are moved; if
-it is interrupted, the server goes on. Exits with 1 if records are left that can't
-be opened.`,
+it is interrupted, the server goes on. Exits with 1 if records are left.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
@@ -168,7 +167,12 @@ It is refused while the version is active or anything is under it.`,
 				} else {
 					fmt.Fprintf(k.env.Stderr, "coatcheck: nothing is under %s key %d; with --yes it would be destroyed, for good\n", args[0], version)
 				}
-				if yes && !k.json {
+				switch {
+				case yes && k.json:
+					gone := keyOf(resp.GetKey())
+					gone.State, gone.Retirable = "retired", false
+					return printJSON(k.env.Stdout, gone)
+				case yes:
 					return nil // a table would show what is no more
 				}
 				return k.print(resp.GetKey())

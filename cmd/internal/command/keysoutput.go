@@ -17,7 +17,7 @@ type (
 	jsonKey struct {
 		Class       string    `json:"class"`
 		Version     uint32    `json:"version"`
-		State       string    `json:"state"` // active or old
+		State       string    `json:"state"` // active or old; retired once it has been
 		Created     time.Time `json:"created"`
 		RootVersion uint32    `json:"root_version"`
 		Records     uint64    `json:"records"`
