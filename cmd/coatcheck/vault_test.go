@@ -264,7 +264,7 @@ func TestVaultTokenRevoked(t *testing.T) {
 	i.RevokeToken(token)
 	revoked := time.Now()
 	waitUntil(t, "the keys are sealed", func() bool { _, err := c.detokenize(t, ticket); return reasonOf(err) == keystoreAway })
-	if took := time.Since(revoked); took > lease+2*time.Second { // and what the requests take
+	if took := time.Since(revoked); took > lease+5*time.Second { // and what the requests take on a slow machine
 		t.Errorf("sealed after %v, with a lease of %v", took, lease)
 	}
 	write(t, file, i.Token("coatcheck", time.Hour))

@@ -122,17 +122,16 @@ func run(ctx context.Context, o Options) (err error) {
 	defer func() { err = errors.Join(err, parts.close()) }()
 	// The ports come before anything is written, so that a second start by
 	// mistake leaves no trace.
-	listener, err := net.Listen("tcp", o.Config.Server.Listen)
-	if err != nil {
+	var f facilities
+	if f.listener, err = net.Listen("tcp", o.Config.Server.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	defer listener.Close()
-	metricsListener, err := listenMetrics(o)
-	if err != nil {
+	defer f.listener.Close()
+	if f.metrics, err = listenMetrics(o); err != nil {
 		return err
 	}
-	if metricsListener != nil {
-		defer metricsListener.Close()
+	if f.metrics != nil {
+		defer f.metrics.Close()
 	}
 	store, err := openStore(o.Config.Store.Bolt.Directory)
 	if err != nil {
@@ -142,19 +141,28 @@ func run(ctx context.Context, o Options) (err error) {
 	if store.Upgraded() {
 		o.Log.Warn("the store has been upgraded: earlier versions of this program can't read it any more")
 	}
-	segments, err := audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Log)
-	if err != nil {
+	f.store = store
+	if f.segments, err = audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Log); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, segments.Close()) }()
+	defer func() { err = errors.Join(err, f.segments.Close()) }()
 	followed := make(chan error, 1)
 	followCtx, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { followed <- segments.Run(followCtx) }()
+	go func() { followed <- f.segments.Run(followCtx) }()
 	defer func() {
 		stopFollowing()
 		err = errors.Join(err, <-followed)
 	}()
-	return serve(ctx, o, parts, listener, metricsListener, store, segments)
+	f.log = audit.NewLog(store, f.segments)
+	return serve(ctx, o, parts, f)
+}
+
+// facilities are what a service has opened. run closes them.
+type facilities struct {
+	listener, metrics net.Listener // metrics is nil where none are served
+	store             tokenizer.Store
+	segments          *audit.Segments
+	log               *audit.Log
 }
 
 // listenMetrics listens where metrics are to be served, if they are.
@@ -171,9 +179,8 @@ func listenMetrics(o Options) (net.Listener, error) {
 
 // serve puts the parts together and serves. What works in the background goes
 // on while the server drains, and has ended when serve returns.
-func serve(ctx context.Context, o Options, parts loaded, listener, metricsListener net.Listener, store tokenizer.Store, segments *audit.Segments) (err error) {
-	log := audit.NewLog(store, segments)
-	cfg, err := newConfig(ctx, o, parts, store, segments, log)
+func serve(ctx context.Context, o Options, parts loaded, f facilities) (err error) {
+	cfg, err := newConfig(ctx, o, parts, f)
 	if err != nil {
 		return err
 	}
@@ -181,11 +188,11 @@ func serve(ctx context.Context, o Options, parts loaded, listener, metricsListen
 	if err != nil {
 		return err
 	}
-	if err := systemEvent(ctx, log, cfg.Policy, audit.ActionStart); err != nil {
+	if err := systemEvent(ctx, f.log, cfg.Policy, audit.ActionStart); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
 	defer func() {
-		err = errors.Join(err, systemEvent(context.WithoutCancel(ctx), log, cfg.Policy, audit.ActionStop))
+		err = errors.Join(err, systemEvent(context.WithoutCancel(ctx), f.log, cfg.Policy, audit.ActionStop))
 	}()
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -193,40 +200,40 @@ func serve(ctx context.Context, o Options, parts loaded, listener, metricsListen
 	defer stop()
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
-	if metricsListener != nil {
+	if f.metrics != nil {
 		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep}
-		o.Log.Info("serving metrics", "address", metricsListener.Addr().String())
+		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
-			if err := serveMetrics(backgroundCtx, metricsListener, sources); err != nil {
+			if err := serveMetrics(backgroundCtx, f.metrics, sources); err != nil {
 				o.Log.Error("metrics are served no more", "error", err)
 			}
 		})
 	}
 	if o.Ready != nil {
-		o.Ready(listener.Addr())
+		o.Ready(f.listener.Addr())
 	}
-	return srv.Serve(ctx, listener)
+	return srv.Serve(ctx, f.listener)
 }
 
 // newConfig returns what a server is made of, with its keys loaded.
-func newConfig(ctx context.Context, o Options, parts loaded, store tokenizer.Store, segments *audit.Segments, log *audit.Log) (server.Config, error) {
+func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (server.Config, error) {
 	cfg := parts.server
 	options := o.Config.Keystore.Options()
 	options.Changed = logState(o.Log)
-	shelf := &upkeep.Shelf{Store: store, Audit: log, PolicyHash: cfg.Policy.Hash()}
+	shelf := &upkeep.Shelf{Store: f.store, Audit: f.log, PolicyHash: cfg.Policy.Hash()}
 	keys := keystore.New(parts.backend, shelf, options)
 	if err := loadKeys(ctx, o, keys); err != nil {
 		return cfg, fmt.Errorf("keys: %w", err)
 	}
-	tokens, err := tokenizer.New(keys, store, o.Config.TokenizerProfiles())
+	tokens, err := tokenizer.New(keys, f.store, o.Config.TokenizerProfiles())
 	if err != nil {
 		return cfg, err
 	}
 	keeping := o.Config.Keystore.Upkeep()
 	keeping.Namespace, keeping.Keystore, keeping.Tokenizer = server.DefaultNamespace, keys, tokens
-	keeping.Audit, keeping.PolicyHash, keeping.Logger = log, cfg.Policy.Hash(), o.Log
-	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, store, keys, upkeep.New(keeping)
-	cfg.Audit, cfg.Segments = log, segments
+	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash(), o.Log
+	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, f.store, keys, upkeep.New(keeping)
+	cfg.Audit, cfg.Segments = f.log, f.segments
 	return cfg, nil
 }
 
