@@ -89,15 +89,15 @@ func (k *keyService) expect(ctx context.Context, class keystore.Class, version u
 	return nil
 }
 
-// maxRate is the largest rate that Rewrap takes.
-const maxRate = 1_000_000
+// MaxRate is how many records a second Rewrap can be asked to move at most.
+const MaxRate = 1_000_000
 
 // Rewrap prepares the keys, and sets the records off once the keys are
 // committed.
 func (k *keyService) Rewrap(ctx context.Context, req *coatcheckv1.RewrapRequest) (*coatcheckv1.RewrapResponse, error) {
 	c := callFrom(ctx)
 	c.event.Namespace = DefaultNamespace
-	if req.GetRecordsPerSecond() > maxRate {
+	if req.GetRecordsPerSecond() > MaxRate {
 		return nil, errRate
 	}
 	changes, err := k.keys.Rewrap(ctx, DefaultNamespace)
@@ -179,6 +179,8 @@ func inUse(key keystore.ShelvedKey) error {
 		return errKeyNamedForEver
 	case key.Active:
 		return errKeyActive
+	case key.Count.Records > 0 && key.Class == keystore.Token:
+		return errKeyHasTokens
 	case key.Count.Records > 0:
 		return errKeyHasRecords
 	}

@@ -114,9 +114,10 @@ func TestKeysThroughTheirLife(t *testing.T) {
 		}
 	}
 	for message, req := range map[string]*coatcheckv1.RetireKeyRequest{
-		"the key is the active one of its class; rotate first":   {KeyClass: dataClass, Version: 2},
-		"records are still under the key":                        {KeyClass: dataClass, Version: 1},
-		"audit keys are never retired, since the log names them": {KeyClass: auditClass, Version: 1},
+		"the key is the active one of its class; rotate first":                                 {KeyClass: dataClass, Version: 2},
+		"records are still under the key; keys rewrap moves them":                              {KeyClass: dataClass, Version: 1},
+		"audit keys are never retired, since the log names them":                               {KeyClass: auditClass, Version: 1},
+		"clients have tokens of this key; it is needed for as long as their records are there": {KeyClass: tokenClass, Version: 1},
 	} {
 		if _, err := keys.RetireKey(deadline(t), req); status.Convert(err).Message() != message {
 			t.Errorf("%v: %v, want %s", req, err, message)

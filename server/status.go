@@ -34,6 +34,7 @@ var (
 	errKeyNotFound      = errors.New("server: no such key")
 	errKeyActive        = errors.New("server: key is active")
 	errKeyHasRecords    = errors.New("server: key has records")
+	errKeyHasTokens     = errors.New("server: key has tokens")
 	errKeyNamedForEver  = errors.New("server: audit key")
 	errRate             = errors.New("server: rate out of range")
 
@@ -76,7 +77,8 @@ var refusals = []refusal{
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},
 
 	{err: errKeyActive, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is the active one of its class; rotate first"},
-	{err: errKeyHasRecords, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "records are still under the key"},
+	{err: errKeyHasRecords, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "records are still under the key; keys rewrap moves them"},
+	{err: errKeyHasTokens, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "clients have tokens of this key; it is needed for as long as their records are there"},
 	{err: errKeyNamedForEver, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "audit keys are never retired, since the log names them"},
 	{err: keystore.ErrKeyInUse, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is active, or something is still under it"},
 	{err: keystore.ErrKeyExists, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},

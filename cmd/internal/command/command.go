@@ -79,7 +79,7 @@ func markUsage(c *cobra.Command) {
 	accepts := c.Args
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if err := accepts(cmd, args); err != nil {
-			return usageError{err}
+			return usageError{fmt.Errorf("%w: %s", err, cmd.UseLine())}
 		}
 		return nil
 	}

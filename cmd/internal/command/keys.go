@@ -15,6 +15,7 @@ import (
 
 	"github.com/coatcheck/coatcheck/cmd/internal/client"
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server"
 )
 
 // keyCommands are the commands about keys, with what they share.
@@ -33,9 +34,9 @@ func keysCommand(env Env) *cobra.Command {
 		Long: `Works on a running server, as the caller that --cert names. A key version is taken
 out of use in three steps:
 
-  coatcheck keys rotate data      makes a new version, which is active from then on
-  coatcheck keys rewrap           moves the records that are under older ones
-  coatcheck keys retire data 1    destroys a version that nothing is under`,
+  coatcheck keys rotate data            makes a new version, which is active from then on
+  coatcheck keys rewrap                 moves the records that are under older ones
+  coatcheck keys retire data 1 --yes    destroys a version that nothing is under`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("keys needs a command: list, rotate, rewrap or retire")}
@@ -107,6 +108,9 @@ records from older data keys to the active one. Waits until all records are move
 it is interrupted, the server goes on. Exits with 1 if records are left.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if rate > server.MaxRate {
+				return usageError{fmt.Errorf("--rate is at most %d", server.MaxRate)}
+			}
 			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
 				resp, err := keys.Rewrap(ctx, &coatcheckv1.RewrapRequest{RecordsPerSecond: rate, KeysOnly: keysOnly})
 				if err != nil {

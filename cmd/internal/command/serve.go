@@ -89,6 +89,7 @@ const devWarning = `
 
 func devCommand(env Env) *cobra.Command {
 	var dir, listen, passphraseFile string
+	var makeOnly bool
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Make a development instance, if there is none, and serve it",
@@ -110,6 +111,12 @@ func devCommand(env Env) *cobra.Command {
 			if made {
 				fmt.Fprintf(env.Stderr, "coatcheck: made %s\n", dir)
 			}
+			if makeOnly {
+				if !made {
+					return fmt.Errorf("%s is there already", dir)
+				}
+				return nil
+			}
 			c, err := config.Load(filepath.Join(dir, devkit.ConfigFile))
 			if err != nil {
 				return err
@@ -125,6 +132,7 @@ func devCommand(env Env) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "dir", ".coatcheck", "where everything is kept")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:7443", "the address to serve on")
+	cmd.Flags().BoolVar(&makeOnly, "make-only", false, "make a new instance and don't serve it")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "encrypt a new root key under the passphrase in this file")
 	return cmd
 }

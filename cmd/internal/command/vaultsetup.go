@@ -42,6 +42,9 @@ FILE, which must not exist, and prints the role id for the configuration.`,
 				_, err = fmt.Fprint(env.Stdout, commands)
 				return err
 			}
+			if _, err := os.Lstat(secretFile); secretFile != "" && err == nil {
+				return fmt.Errorf("%s is there already: no secret id is made", secretFile)
+			}
 			steps, err := vault.Setup(cmd.Context(), setup)
 			for _, step := range steps {
 				state := "is there"
