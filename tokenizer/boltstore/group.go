@@ -27,7 +27,7 @@ type txGroup struct {
 type insert struct {
 	id     uint64
 	stored []byte
-	record tokenizer.Record
+	record *tokenizer.Record // to be counted
 }
 
 func newGroup(tx *bbolt.Tx) (*txGroup, error) {
@@ -83,7 +83,7 @@ func (g *txGroup) plan(unit tokenizer.Unit) (p plan, outcome tokenizer.Outcome, 
 	if p.keys, err = g.checkKeys(unit.Keys); err != nil {
 		return plan{}, outcome, err
 	}
-	if err := g.checkRewraps(unit.Rewraps, p.keys); err != nil {
+	if p.keys, err = g.checkRewraps(unit.Rewraps, p.keys); err != nil {
 		return plan{}, outcome, err
 	}
 	if err := g.checkRetire(unit); err != nil {
@@ -124,7 +124,7 @@ func (g *txGroup) apply(unit tokenizer.Unit, p plan, outcome tokenizer.Outcome) 
 		}
 	}
 	for _, r := range p.inserts {
-		g.counts.inserted(r.record)
+		g.counts.inserted(*r.record)
 	}
 	g.inserts = append(g.inserts, p.inserts...)
 	if unit.Retire == (keystore.KeyID{}) {
@@ -203,7 +203,8 @@ func (g *txGroup) checkRecords(unit tokenizer.Unit, held [][]byte) (inserts []in
 			g.forget(inserts)
 		}
 	}()
-	for i, r := range unit.Records {
+	for i := range unit.Records {
+		r := &unit.Records[i]
 		if lost[i] {
 			continue
 		}

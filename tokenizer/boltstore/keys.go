@@ -32,7 +32,10 @@ func (s *Store) WrappedKeys(ctx context.Context, namespace string) (keys []keyst
 // checkKeys returns the stored forms of the keys by their names. It refuses a
 // unit one of whose key versions is taken.
 func (g *txGroup) checkKeys(keys []keystore.WrappedKey) (map[string][]byte, error) {
-	forms := make(map[string][]byte)
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	forms := make(map[string][]byte, len(keys))
 	for _, k := range keys {
 		name := keyName(k.ID())
 		row, err := g.counts.row(k.ID())
@@ -51,25 +54,28 @@ func (g *txGroup) checkKeys(keys []keystore.WrappedKey) (map[string][]byte, erro
 	return forms, nil
 }
 
-// checkRewraps adds the stored forms of the new keys to forms. It refuses a unit
-// one of whose old keys is not as it was.
-func (g *txGroup) checkRewraps(changes []keystore.Rewrapping, forms map[string][]byte) error {
+// checkRewraps adds the stored forms of the new keys to forms, which it returns.
+// It refuses a unit one of whose old keys is not as it was.
+func (g *txGroup) checkRewraps(changes []keystore.Rewrapping, forms map[string][]byte) (map[string][]byte, error) {
+	if forms == nil && len(changes) > 0 {
+		forms = make(map[string][]byte, len(changes))
+	}
 	for _, c := range changes {
 		name := keyName(c.Old.ID())
 		before, err := c.Old.AppendBinary(nil)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errUnit, err)
+			return nil, fmt.Errorf("%w: %w", errUnit, err)
 		}
 		after, err := c.New.AppendBinary(nil)
 		if err != nil || c.New.ID() != c.Old.ID() || !c.New.Created.Equal(c.Old.Created) || forms[string(name)] != nil {
-			return fmt.Errorf("%w: not a rewrapping of %v", errUnit, c.Old)
+			return nil, fmt.Errorf("%w: not a rewrapping of %v", errUnit, c.Old)
 		}
 		if !bytes.Equal(g.keys.Get(name), before) {
-			return fmt.Errorf("%w: %v", keystore.ErrKeyChanged, c.Old)
+			return nil, fmt.Errorf("%w: %v", keystore.ErrKeyChanged, c.Old)
 		}
 		forms[string(name)] = after
 	}
-	return nil
+	return forms, nil
 }
 
 // checkRetire refuses a unit that would take away a key which is needed.
