@@ -32,20 +32,26 @@ func callFrom(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
 // newCall begins the record of an RPC.
 func newCall(ctx context.Context, name string, m method, policyHash string) *call {
+	c := &call{event: audit.Event{Time: time.Now(), RequestID: newRequestID()}}
+	c.begin(ctx, name, m, policyHash)
+	return c
+}
+
+// begin forgets all but what was so from the first moment, for a call that is
+// done again.
+func (c *call) begin(ctx context.Context, name string, m method, policyHash string) {
 	address, cert := peerOf(ctx)
-	c := &call{method: m}
-	c.event = audit.Event{
-		Time:      time.Now(),
-		RequestID: newRequestID(),
+	*c = call{method: m, event: audit.Event{
+		Time:      c.event.Time,
+		RequestID: c.event.RequestID,
 		Peer:      address,
 		Method:    name,
 		Action:    m.action,
 		Policy:    policyHash,
-	}
+	}}
 	if cert != nil {
 		c.event.Certificate = fingerprint(cert)
 	}
-	return c
 }
 
 // newRequestID returns 16 random hexadecimal digits.

@@ -136,7 +136,6 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 	c := newCall(ctx, name, m, s.policy.Hash())
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
-	blank := *c
 	err := next(ctx)
 	if c.committed || m.action == "" {
 		return err
@@ -151,7 +150,7 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 		if again := s.keys.Reload(ctx, DefaultNamespace); again != nil {
 			err = again
 		} else {
-			*c = blank
+			c.begin(ctx, name, m, s.policy.Hash())
 			if err = next(ctx); err == nil {
 				err = ctx.Err()
 			}
