@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 )
 
 // Overhead is by how many bytes Seal's result is longer than its plaintext: 12
@@ -107,9 +108,11 @@ func (k *Keyring) Seal(dst, plaintext, additional []byte) (sealed []byte, versio
 		return nil, 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(plaintext))
 	}
 	active := k.keys.data.active()
-	if sealed, err = active.key.seal(dst, plaintext, additional); err != nil {
-		return nil, 0, fmt.Errorf("%w: data key %d", err, active.number)
+	if active.key.uses.Add(1) > MaxUses {
+		return nil, 0, fmt.Errorf("%w: data key %d", ErrKeySpent, active.number)
 	}
+	sealed = active.key.aead.Seal(dst, nil, plaintext, additional)
+	runtime.KeepAlive(active.key)
 	return sealed, active.number, nil
 }
 
@@ -124,7 +127,8 @@ func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([
 	if !ok {
 		return nil, fmt.Errorf("%w: data key %d", ErrKeyVersion, version)
 	}
-	plaintext, err := key.open(dst, sealed, additional)
+	plaintext, err := key.aead.Open(dst, nil, sealed, additional)
+	runtime.KeepAlive(key)
 	if err != nil {
 		return nil, ErrOpen
 	}

@@ -182,7 +182,8 @@ func (v *versions[T]) share(from versions[T], number uint32) bool {
 	return ok
 }
 
-// dataKey is a data key.
+// dataKey is a data key. Keyring.Seal and Open use it directly: they are deep in
+// the stack of every call, where a frame less can mean that it needn't grow.
 type dataKey struct {
 	aead cipher.AEAD
 	uses *atomic.Uint64 // shared by all that this process makes of the version
@@ -200,21 +201,6 @@ func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, err
 	// Both in the end: on most platforms aead has a copy of block's key
 	// schedule, on some it points into block.
 	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe.Value(aead, block) }), nil
-}
-
-func (k *dataKey) seal(dst, plaintext, additional []byte) ([]byte, error) {
-	if k.uses.Add(1) > MaxUses {
-		return nil, ErrKeySpent
-	}
-	sealed := k.aead.Seal(dst, nil, plaintext, additional)
-	runtime.KeepAlive(k)
-	return sealed, nil
-}
-
-func (k *dataKey) open(dst, sealed, additional []byte) ([]byte, error) {
-	plaintext, err := k.aead.Open(dst, nil, sealed, additional)
-	runtime.KeepAlive(k)
-	return plaintext, err
 }
 
 // blockKey is a token key.

@@ -136,8 +136,14 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 	c := newCall(ctx, name, m, s.policy.Hash())
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
-	err := next(ctx)
-	if c.committed || m.action == "" {
+	return s.conclude(ctx, c, next, next(ctx))
+}
+
+// conclude commits a call whose handler has ended with err, and returns what it
+// is answered with. It is apart from record, whose part of the stack stays there
+// while the handler runs.
+func (s *Server) conclude(ctx context.Context, c *call, next func(context.Context) error, err error) error {
+	if c.committed || c.method.action == "" {
 		return err
 	}
 	if err == nil {
@@ -150,7 +156,7 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 		if again := s.keys.Reload(ctx, DefaultNamespace); again != nil {
 			err = again
 		} else {
-			c.begin(ctx, name, m, s.policy.Hash())
+			c.begin(ctx, c.event.Method, c.method, s.policy.Hash())
 			if err = next(ctx); err == nil {
 				err = ctx.Err()
 			}
