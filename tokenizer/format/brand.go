@@ -24,8 +24,11 @@ const (
 // notion of a brand; the register is not public. These are the ranges that the
 // schemes tell merchants and acquirers of: Mastercard 51–55 and, since 2017,
 // 2221–2720; Discover 6011, 644–649 and 65; Diners Club 300–305, 3095, 36, 38
-// and 39; JCB 3528–3589; UnionPay 62 and 8100–8171. Numbers from 622126 to
-// 622925 are UnionPay's, which Discover's network carries in the United States.
+// and 39; JCB 3528–3589 and, in the United States on Discover's network, 3088–3094,
+// 3096–3102, 3112–3120, 3158–3159 and 3337–3349; UnionPay 62 and 8100–8171.
+// Numbers from 622126 to 622925 are UnionPay's, which Discover's network carries
+// in the United States. Numbers may have an issuer of eight digits; four are
+// enough to tell these brands apart.
 //
 // Maestro has none to itself but 67 and a few more; what it shares with Elo,
 // RuPay, Verve and others (50, 56–58, 63) is left unknown, since no brand is
@@ -36,7 +39,12 @@ var brandRanges = [...]struct {
 }{
 	{2221, 2720, Mastercard},
 	{3000, 3059, DinersClub},
+	{3088, 3094, JCB},
 	{3095, 3095, DinersClub},
+	{3096, 3102, JCB},
+	{3112, 3120, JCB},
+	{3158, 3159, JCB},
+	{3337, 3349, JCB},
 	{3400, 3499, AmericanExpress},
 	{3528, 3589, JCB},
 	{3600, 3699, DinersClub},

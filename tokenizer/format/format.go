@@ -5,13 +5,15 @@
 //
 // # Values
 //
-// A Type is got by its name, once, and then used for every value:
+// A Type is got by its name and options, once, and then used for every value:
 //
-//	card, _ := format.Lookup("card-number")
+//	card, _ := format.NewType("card-number", format.TypeOptions{})
 //	value, err := card.Normalize(nil, "4111 1111 1111 1111") // 4111111111111111
 //	masked := card.Mask(nil, value)                          // ************1111
 //
-// What is stored, compared and given back is the normal form. Normalize is
+// A value that is less than all and more than its mask is a Part, as the last four
+// digits of a card number or the domain of an e-mail address. What is stored,
+// compared and given back is the normal form. Normalize is
 // idempotent: a normal form is its own normal form. Its errors are fixed texts
 // that hold no part of a value, so they may be shown to a caller and logged.
 //

@@ -27,24 +27,9 @@ var (
 // that turns away somebody's number does more harm than one that keeps a
 // made-up one.
 func normalizeSSN(dst []byte, raw string) ([]byte, error) {
-	var digits [9]byte
-	switch len(raw) {
-	case 9:
-		copy(digits[:], raw)
-	case 11:
-		if separator := raw[3]; (separator != '-' && separator != ' ') || raw[6] != separator {
-			return dst, errSSNForm
-		}
-		copy(digits[:3], raw[:3])
-		copy(digits[3:5], raw[4:6])
-		copy(digits[5:], raw[7:])
-	default:
+	digits, ok := ssnDigits(raw)
+	if !ok {
 		return dst, errSSNForm
-	}
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return dst, errSSNForm
-		}
 	}
 	area := string(digits[:3])
 	switch {
@@ -60,4 +45,23 @@ func normalizeSSN(dst []byte, raw string) ([]byte, error) {
 		return dst, errSSNPublic
 	}
 	return append(dst, digits[:]...), nil
+}
+
+// ssnDigits returns the digits of a number that is written as one of the Social
+// Security Administration, and whether it is.
+func ssnDigits(raw string) (digits [9]byte, ok bool) {
+	switch len(raw) {
+	case 9:
+		copy(digits[:], raw)
+	case 11:
+		if separator := raw[3]; (separator != '-' && separator != ' ') || raw[6] != separator {
+			return digits, false
+		}
+		copy(digits[:3], raw[:3])
+		copy(digits[3:5], raw[4:6])
+		copy(digits[5:], raw[7:])
+	default:
+		return digits, false
+	}
+	return digits, allDigits(digits[:])
 }

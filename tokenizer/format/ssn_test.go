@@ -1,12 +1,6 @@
 package format
 
-import (
-	"encoding/csv"
-	"errors"
-	"io/fs"
-	"os"
-	"testing"
-)
+import "testing"
 
 func TestSSN(t *testing.T) {
 	typ := mustLookup(t, "ssn")
@@ -48,15 +42,9 @@ func TestSSN(t *testing.T) {
 	}
 }
 
-// ssnVectors stand beside the repository.
-const ssnVectors = "../../../shared/vectors/ssn.csv"
-
-// ssnDecisions says what this package does with the values of ssnVectors that
-// are for each product to decide.
-var ssnDecisions = map[string]struct {
-	accept bool
-	why    string
-}{
+// ssnDecisions says what this package does with the values of ssn.csv that are
+// for each product to decide.
+var ssnDecisions = decisions{
 	"123-45-6789":   {true, "may be a person's; there is no list of placeholders to which more couldn't be added"},
 	"111-11-1111":   {true, "likewise"},
 	"333-33-3333":   {true, "likewise"},
@@ -65,42 +53,7 @@ var ssnDecisions = map[string]struct {
 	"536-90-4399\n": {false, "likewise"},
 }
 
-func TestSSNVectors(t *testing.T) {
-	file, err := os.Open(ssnVectors)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("shared/vectors/ssn.csv does not stand beside the repository")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	rows, err := csv.NewReader(file).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	typ := mustLookup(t, "ssn")
-	decided := 0
-	for _, row := range rows[1:] {
-		raw, valid, why := row[0], row[1], row[2]
-		accept := valid == "true"
-		if valid == "depends" {
-			decision, ok := ssnDecisions[raw]
-			if !ok {
-				t.Errorf("%q is not decided: %s", raw, why)
-				continue
-			}
-			accept = decision.accept
-			decided++
-		}
-		_, err := typ.Normalize(nil, raw)
-		if accept != (err == nil) || (err != nil && !errors.Is(err, ErrValue)) {
-			t.Errorf("%q is %s (%s), got error %v", raw, valid, why, err)
-		}
-	}
-	if decided != len(ssnDecisions) {
-		t.Errorf("%d of %d decisions are about a row", decided, len(ssnDecisions))
-	}
-}
+func TestSSNVectors(t *testing.T) { runVectors(t, "ssn.csv", "ssn", ssnDecisions, nil) }
 
 func FuzzSSN(f *testing.F) {
 	for _, raw := range []string{"", "536904399", "536-90-4399", "536 90 4399", "000000000", "666-12-3456", "900123456", "123-00-4567", "123450000", "078-05-1120", "５３６"} {

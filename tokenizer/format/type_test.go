@@ -9,13 +9,48 @@ import (
 	"time"
 )
 
+// documentPattern is the pattern of the types that need one, as mustLookup makes
+// them.
+const documentPattern = `\u{2}\d{7}`
+
+// mustLookup returns a type with no options but those that it needs.
 func mustLookup(t testing.TB, name string) Type {
 	t.Helper()
+	if name == "passport" || name == "driver-licence" {
+		return mustType(t, name, TypeOptions{Pattern: documentPattern})
+	}
 	typ, ok := Lookup(name)
 	if !ok {
 		t.Fatalf("no type %q", name)
 	}
 	return typ
+}
+
+func mustType(t testing.TB, name string, o TypeOptions) Type {
+	t.Helper()
+	typ, err := NewType(name, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return typ
+}
+
+// allTypes returns each type, in each of its kinds.
+func allTypes(t testing.TB) []Type {
+	t.Helper()
+	var all []Type
+	for _, name := range Names() {
+		all = append(all, mustLookup(t, name))
+	}
+	return append(all,
+		mustType(t, "card", TypeOptions{CVV: true}),
+		mustType(t, "phone", TypeOptions{Region: "US"}),
+		mustType(t, "phone", TypeOptions{Region: "GB"}),
+		mustType(t, "phone", TypeOptions{Region: "IT"}),
+		mustType(t, "phone", TypeOptions{Region: "RU"}),
+		mustType(t, "passport", TypeOptions{Pattern: `[0-9]{4}`}),
+		mustType(t, "passport", TypeOptions{Pattern: `[A-Za-z]-\d{2} x`}),
+	)
 }
 
 // normalizeCase is a row of the tables below: want is the normal form, or
@@ -57,7 +92,11 @@ func (c normalizeCase) run(t *testing.T, typ Type) {
 
 func TestNames(t *testing.T) {
 	names := Names()
-	if want := []string{"card-number", "ssn", "text"}; !slices.Equal(names, want) {
+	want := []string{
+		"bytes", "card", "card-number", "card-verification", "date-of-birth", "driver-licence", "ein", "email", "iban",
+		"itin", "passport", "phone", "ssn", "text", "us-bank-account",
+	}
+	if !slices.Equal(names, want) {
 		t.Fatalf("got %q, want %q", names, want)
 	}
 	if !slices.IsSorted(names) {
@@ -67,18 +106,22 @@ func TestNames(t *testing.T) {
 		if got := mustLookup(t, name).Name(); got != name {
 			t.Errorf("Lookup(%q).Name() = %q", name, got)
 		}
-		if first, second := mustLookup(t, name), mustLookup(t, name); first != second {
+		first, ok := Lookup(name)
+		if needs := name == "passport" || name == "driver-licence"; ok == needs {
+			t.Errorf("Lookup(%q) = %v", name, ok)
+		}
+		if second, _ := Lookup(name); first != second {
 			t.Errorf("Lookup(%q) gives two types", name)
 		}
 	}
 	names[0] = "changed"
-	if Names()[0] != "card-number" {
+	if Names()[0] != "bytes" {
 		t.Error("Names gives away its own memory")
 	}
 }
 
 func TestLookupUnknown(t *testing.T) {
-	for _, name := range []string{"", "card", "Card-Number", "card-number ", "cardnumber"} {
+	for _, name := range []string{"", "cards", "Card-Number", "card-number ", "cardnumber"} {
 		if _, ok := Lookup(name); ok {
 			t.Errorf("there is a type %q", name)
 		}
@@ -100,8 +143,7 @@ func TestLongValues(t *testing.T) {
 	const size = 16 << 20
 	for _, unit := range []string{" ", "-", "4", "4 ", "x", "\x00", "٤"} {
 		raw := strings.Repeat(unit, size/len(unit))
-		for _, name := range Names() {
-			typ := mustLookup(t, name)
+		for _, typ := range allTypes(t) {
 			start := time.Now()
 			for range 1000 {
 				if _, err := typ.Normalize(nil, raw); !errors.Is(err, ErrValue) {
@@ -109,7 +151,7 @@ func TestLongValues(t *testing.T) {
 				}
 			}
 			if took := time.Since(start); took > time.Second {
-				t.Errorf("%s: %v to refuse 16 MiB of %q a thousand times", name, took, unit)
+				t.Errorf("%s: %v to refuse 16 MiB of %q a thousand times", typ.Name(), took, unit)
 			}
 		}
 	}
@@ -118,7 +160,18 @@ func TestLongValues(t *testing.T) {
 // reasons are all there are.
 var reasons = []*ValueError{
 	errEmpty,
+	errAccountForm, errRoutingPrefix, errRoutingCheck, errAccountNumber, errAccountLength, errAccountNothing,
+	errBytesLength,
+	errCardJSON, errCardKey, errCardNoCVV, errCardMissing, errCardExpiry, errCardName, errCardCVV,
 	errCardCharacter, errCardSeparator, errCardLength, errCardLuhn,
+	errCVV,
+	errDateForm, errDateDay, errDateRange,
+	errDocumentForm,
+	errEINForm, errEINPrefix,
+	errEmailLength, errEmailUTF8, errEmailForm, errEmailLocal, errEmailDomain,
+	errIBANCharacter, errIBANCountry, errIBANForm, errIBANCheck,
+	errITINArea, errITINGroup,
+	errPhoneCharacter, errPhonePlus, errPhoneCode, errPhoneLength, errPhoneNumber,
 	errSSNForm, errSSNArea, errSSNGroup, errSSNSerial, errSSNPublic,
 	errTextLength, errTextUTF8,
 }
@@ -190,13 +243,45 @@ func TestMask(t *testing.T) {
 		{"card-number", "4111111111111111", "************1111"},
 		{"card-number", "4222222222222", "*********2222"},
 		{"card-number", "8171999900000000021", "***************0021"},
+		{"bytes", "\x00\xff", "********"},
+		{"card", `{"number":"4111111111111111","expiry":"2030-12"}`, `{"number":"************1111","expiry":"**/**"}`},
+		{"card", `{"number":"378282246310005","expiry":"2030-12","name":"A \"B\" C","cvv":"1234"}`, `{"number":"***********0005","expiry":"**/**","name":"********","cvv":"***"}`},
+		{"card-verification", "123", "***"},
+		{"card-verification", "1234", "***"},
+		{"date-of-birth", "1970-01-01", "****-**-**"},
+		{"driver-licence", "AB1234567", "*****4567"},
+		{"ein", "123456789", "*****6789"},
+		{"email", "someone@example.com", "s***@example.com"},
+		{"email", "öre4@example.com", "ö***@example.com"},
+		{"email", "bob@example.com", "***@example.com"},
+		{"email", `"some one"@example.com`, "***@example.com"},
+		{"email", `"a@b"@example.com`, "***@example.com"},
+		{"iban", "GB29NWBK60161331926819", "GB****************6819"},
+		{"iban", "NO9386011117947", "NO*********7947"},
+		{"itin", "900700000", "*****0000"},
+		{"passport", "AB12345", "*******"},
+		{"passport", "AB123456", "****3456"},
+		{"phone", "+12025550123", "+1******0123"},
+		{"phone", "+442079460958", "+44******0958"},
+		{"phone", "+6834002", "+683****"},
 		{"ssn", "536904399", "*****4399"},
+		{"us-bank-account", "110000000/000123456789", "*********/********6789"},
+		{"us-bank-account", "110000000/1234567", "*********/*******"},
 		{"text", "a", "********"},
 		{"text", "a long text", "********"},
 		// These are no normal forms; a mask shows none of them all the same.
 		{"card-number", "1234", "****"},
 		{"ssn", "1", "*"},
 		{"ssn", "", ""},
+		{"card", "4111111111111111", "********"},
+		{"card", `{"expiry":"2030-12"}`, "********"},
+		{"email", "someone", "********"},
+		{"email", "someone@", "********"},
+		{"iban", "N", "*"},
+		{"phone", "", ""},
+		{"phone", "0", "*"},
+		{"phone", "+0123", "*****"},
+		{"us-bank-account", "1234", "*********/****"},
 	} {
 		if got := mustLookup(t, c.typ).Mask([]byte("before "), []byte(c.value)); string(got) != "before "+c.want {
 			t.Errorf("%s: mask of %q is %q, want %q", c.typ, c.value, got, c.want)
