@@ -1,7 +1,9 @@
 package keystore_test
 
 import (
+	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coatcheck/coatcheck/keystore"
@@ -26,12 +28,24 @@ func hotPath(t testing.TB) map[string]func() {
 		t.Fatal(err)
 	}
 	old := readVectors(t).Sealed[0] // under version 1
+	secret := [keystore.SubjectSecretSize]byte{1}
+	sealedFor, _, err := ring.SealFor(nil, benchValue, benchAdditional, &secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fpe := make([]byte, 16)
 	dst := make([]byte, 0, 128)
 	return map[string]func(){
 		"Keyring": func() { _, _ = keys.Keyring(ctx, "default") },
 		"Seal":    func() { _, _, _ = ring.Seal(dst, benchValue, benchAdditional) },
 		"Open":    func() { _, _ = ring.Open(dst, version, sealed, benchAdditional) },
 		"OpenOld": func() { _, _ = ring.Open(dst, old.Version, old.Sealed, old.Additional) },
+		"SealFor": func() { _, _, _ = ring.SealFor(dst, benchValue, benchAdditional, &secret) },
+		"OpenFor": func() { _, _ = ring.OpenFor(dst, version, sealedFor, benchAdditional, &secret) },
+		"FPE": func() {
+			block, _ := ring.FPE(1)
+			block.Encrypt(fpe, fpe)
+		},
 		"MAC":     func() { _, _, _ = ring.MAC(keystore.Index, "value", benchValue) },
 		"Permute": func() { block := [16]byte{1}; ring.Permute(&block) },
 		"Unpermute": func() {
@@ -52,6 +66,17 @@ func BenchmarkKeyring(b *testing.B) {
 	}
 }
 
+// BenchmarkSealForUncached derives a key for each call, and drops another.
+func BenchmarkSealForUncached(b *testing.B) {
+	ring, dst := vectorRing(b), make([]byte, 0, 128)
+	var secret [keystore.SubjectSecretSize]byte
+	b.ReportAllocs()
+	for n := uint64(1); b.Loop(); n++ {
+		binary.BigEndian.PutUint64(secret[:], n)
+		_, _, _ = ring.SealFor(dst, benchValue, benchAdditional, &secret)
+	}
+}
+
 func BenchmarkKeyringParallel(b *testing.B) {
 	ring := vectorRing(b)
 	b.Run("MAC", func(b *testing.B) {
@@ -59,6 +84,16 @@ func BenchmarkKeyringParallel(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				_, _, _ = ring.MAC(keystore.Index, "value", benchValue)
+			}
+		})
+	})
+	b.Run("SealFor", func(b *testing.B) {
+		b.ReportAllocs()
+		var subjects atomic.Uint64
+		b.RunParallel(func(pb *testing.PB) {
+			secret, dst := [keystore.SubjectSecretSize]byte{byte(subjects.Add(1))}, make([]byte, 0, 128)
+			for pb.Next() {
+				_, _, _ = ring.SealFor(dst, benchValue, benchAdditional, &secret)
 			}
 		})
 	})

@@ -33,14 +33,19 @@ const (
 	// with HMAC-SHA-256. They are apart from index keys since a log, unlike an
 	// index, can't be made anew under another key.
 	Audit Class = 5
+
+	// FPE keys encrypt values into tokens of the same form, with AES-256 inside
+	// FF1 (NIST SP 800-38G). A profile names the version that its tokens are
+	// under: a token can't, having no room for more than the value.
+	FPE Class = 6
 )
 
 // classes are all the classes that a keyring has.
-var classes = [...]Class{Data, Token, Index, Subject, Audit}
+var classes = [...]Class{Data, Token, Index, Subject, Audit, FPE}
 
 // later are the classes that keyrings didn't have at first: one that was made
 // before has no key of them, and gets one when it is loaded.
-var later = [...]Class{Audit}
+var later = [...]Class{Audit, FPE}
 
 // Classes returns all classes, in the order of their numbers. The slice is the
 // caller's own.
@@ -60,8 +65,15 @@ func (c Class) String() string {
 		return "subject"
 	case Audit:
 		return "audit"
+	case FPE:
+		return "fpe"
 	}
 	return fmt.Sprintf("class(%d)", uint8(c))
 }
 
-func (c Class) valid() bool { return c >= Data && c <= Audit }
+func (c Class) valid() bool { return c >= Data && c <= FPE }
+
+// Permanent says whether keys of the class are never retired, since nobody can
+// know that nothing needs them any more: an audit log names its keys for ever,
+// and tokens of FPE keys, of which nothing is stored, are counted nowhere.
+func (c Class) Permanent() bool { return c == Audit || c == FPE }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"sync"
 )
 
 // Overhead is by how many bytes Seal's result is longer than its plaintext: 12
@@ -41,9 +42,10 @@ var (
 )
 
 // Keyring holds the keys of a namespace, all classes and versions, ready for
-// use. It never changes: keys that are made later are in a later Keyring. It
-// always has at least one key of each class. Only Keystore makes a Keyring;
-// the zero Keyring has no keys and must not be used.
+// use. It never changes, but for keys of subjects that it derives from its own
+// and keeps for a while: keys that are made later are in a later Keyring. It
+// always has at least one key of each class. Only Keystore makes a Keyring; the
+// zero Keyring has no keys and must not be used.
 //
 // A Keyring is safe for concurrent use. It prints the versions of its keys and
 // nothing else of them, whatever the verb and wherever it is embedded.
@@ -54,10 +56,17 @@ type Keyring struct {
 	keys      *ringKeys
 	namespace string
 	wrapped   []WrappedKey // what it was made of, in order
+
+	// subjects is made when it is first called. As a function it prints as an
+	// address.
+	subjects func() *subjectCache
 }
 
-func newKeyring(namespace string, keys *ringKeys, wrapped []WrappedKey) *Keyring {
-	return &Keyring{keys: keys, namespace: namespace, wrapped: wrapped}
+func newKeyring(namespace string, keys *ringKeys, wrapped []WrappedKey, count *inMemory) *Keyring {
+	return &Keyring{
+		keys: keys, namespace: namespace, wrapped: wrapped,
+		subjects: sync.OnceValue(func() *subjectCache { return newSubjectCache(count) }),
+	}
 }
 
 // Namespace returns the name of the namespace whose keys these are.
@@ -79,7 +88,7 @@ func (k *Keyring) Has(class Class, version uint32) bool {
 }
 
 // Uses returns how many times the data key of the version has sealed, as far as
-// this process knows: what was stored by whatever process when the key was
+// this process knows, for subjects and without: what was stored by whatever process when the key was
 // last read, and what this process has sealed since. It is 0 for a version that
 // the keyring doesn't have.
 func (k *Keyring) Uses(version uint32) uint64 {
@@ -193,8 +202,8 @@ func (k *Keyring) Unpermute(version uint32, block *[16]byte) error {
 
 // String names the namespace and the active version of each class.
 func (k *Keyring) String() string {
-	return fmt.Sprintf("keyring of namespace %q (data %d, token %d, index %d, subject %d, audit %d)", k.namespace,
-		k.ActiveVersion(Data), k.ActiveVersion(Token), k.ActiveVersion(Index), k.ActiveVersion(Subject), k.ActiveVersion(Audit))
+	return fmt.Sprintf("keyring of namespace %q (data %d, token %d, index %d, subject %d, audit %d, fpe %d)", k.namespace,
+		k.ActiveVersion(Data), k.ActiveVersion(Token), k.ActiveVersion(Index), k.ActiveVersion(Subject), k.ActiveVersion(Audit), k.ActiveVersion(FPE))
 }
 
 // GoString is String.

@@ -170,7 +170,8 @@ func TestMACRefuses(t *testing.T) {
 		{"data key", keystore.Data, 1, keystore.ErrClass},
 		{"token key", keystore.Token, 1, keystore.ErrClass},
 		{"no class", 0, 1, keystore.ErrClass},
-		{"unknown class", 6, 1, keystore.ErrClass},
+		{"fpe key", keystore.FPE, 1, keystore.ErrClass},
+		{"unknown class", 7, 1, keystore.ErrClass},
 		{"version 0", keystore.Index, 0, keystore.ErrKeyVersion},
 		{"later version", keystore.Index, 3, keystore.ErrKeyVersion},
 		{"version of another class", keystore.Subject, 2, keystore.ErrKeyVersion},
@@ -231,7 +232,8 @@ func TestVersions(t *testing.T) {
 		{keystore.Subject, []uint32{1}},
 		{0, nil},
 		{keystore.Audit, []uint32{1}},
-		{6, nil},
+		{keystore.FPE, []uint32{2, 1}},
+		{7, nil},
 		{255, nil},
 	}
 	for _, r := range rows {

@@ -1,7 +1,7 @@
 // Package keystore keeps the keys that guard values and hands them out as
 // opaque keyrings.
 //
-// Each namespace has a keyring with keys of five classes, and each class has
+// Each namespace has a keyring with keys of six classes, and each class has
 // versions, of which the newest is active. A key is 32 random bytes, made
 // here, wrapped at once by the [Backend] that guards the root key (HashiCorp
 // Vault, or a file, package local), and kept wrapped on the [Shelf], beside
@@ -42,8 +42,11 @@
 //
 // A key is used for one thing only (NIST SP 800-57 part 1, section 5.2): data
 // keys for AES-256-GCM, token keys for a bare AES-256 block, index, subject and
-// audit keys for HMAC-SHA-256. Inside a Keyring each class has a type that can do
-// nothing else.
+// audit keys for HMAC-SHA-256, fpe keys for AES-256 inside FF1. Inside a Keyring
+// each class has a type that can do nothing else.
+//
+// A data key has one use more: keys of subjects are derived from it
+// ([Keyring.SealFor]), by HMAC-SHA-256, which has nothing in common with AES-GCM.
 //
 // # Compatibility
 //

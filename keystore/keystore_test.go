@@ -1,6 +1,7 @@
 package keystore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -55,7 +56,7 @@ func TestKeyringRefusesShelf(t *testing.T) {
 		{"one key only", func(keys []keystore.WrappedKey) []keystore.WrappedKey { return keys[:1] }},
 		{"a version twice", func(keys []keystore.WrappedKey) []keystore.WrappedKey { return append(keys, keys[0]) }},
 		{"another namespace", change(func(k *keystore.WrappedKey) { k.Namespace = "other" })},
-		{"unknown class", change(func(k *keystore.WrappedKey) { k.Class = 6 })},
+		{"unknown class", change(func(k *keystore.WrappedKey) { k.Class = 7 })},
 		{"version 0", change(func(k *keystore.WrappedKey) { k.Version = 0 })},
 		{"no time", change(func(k *keystore.WrappedKey) { k.Created = time.Time{} })},
 		{"nothing wrapped", change(func(k *keystore.WrappedKey) { k.Wrapped = nil })},
@@ -72,6 +73,36 @@ func TestKeyringRefusesShelf(t *testing.T) {
 				t.Errorf("keyring %v, error %v; want ErrDamaged", ring, err)
 			}
 		})
+	}
+}
+
+// A keyring that was made before there were keys of some class gets one of them,
+// and its other keys are as they were.
+func TestKeyringGetsLaterClasses(t *testing.T) {
+	for name, lacking := range map[string][]keystore.Class{
+		"before audit keys": {keystore.Audit, keystore.FPE},
+		"before fpe keys":   {keystore.FPE},
+	} {
+		before := slices.DeleteFunc(vectorKeys(t), func(k keystore.WrappedKey) bool { return slices.Contains(lacking, k.Class) })
+		shelf := shelfOf(t, before...)
+		ring, err := keystore.New(vectorBackend(t), shelf, keystore.Options{}).Keyring(t.Context(), "default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, class := range lacking {
+			if got := ring.Versions(class); !slices.Equal(got, []uint32{1}) {
+				t.Errorf("%s: %v versions %v", name, class, got)
+			}
+		}
+		after, err := shelf.WrappedKeys(t.Context(), "default")
+		if err != nil || len(after) != len(before)+len(lacking) {
+			t.Errorf("%s: %d keys on the shelf, %v", name, len(after), err)
+		}
+		for _, k := range before {
+			if !slices.ContainsFunc(after, func(a keystore.WrappedKey) bool { return a.ID() == k.ID() && bytes.Equal(a.Wrapped, k.Wrapped) }) {
+				t.Errorf("%s: %v is gone or changed", name, k)
+			}
+		}
 	}
 }
 

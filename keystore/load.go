@@ -185,7 +185,7 @@ func (s *Keystore) unwrap(ctx context.Context, namespace string, next *namespace
 			return nil, fmt.Errorf("unwrap %v: %w", k, err)
 		}
 	}
-	return newKeyring(namespace, keys, next.wrapped), nil
+	return newKeyring(namespace, keys, next.wrapped, &s.memory), nil
 }
 
 // atOnce is how many requests are made of the backend at the same time.

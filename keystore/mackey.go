@@ -48,7 +48,10 @@ func (s *macStates) take() *macState {
 	state := &macState{hash: hmac.New(sha256.New, s.key)}
 	// Reset replaces the pads by states that were computed from them, and
 	// leaves the pads, which are the key but for a constant, to the collector.
+	// It does so the first time only, and then leaves what was hashed before in
+	// the buffer, too: so here, before there is anything.
 	s.all = append(s.all, wipe.Regions(state.hash)...)
+	state.hash.Reset()
 	return state
 }
 
@@ -83,5 +86,21 @@ func (k *macKey) sum(label string, data []byte) (sum [32]byte) {
 	s.hash.Reset()
 	k.states.give(s)
 	runtime.KeepAlive(k)
+	return sum
+}
+
+// sumSecret returns HMAC-SHA-256 of a secret and of nothing else. It allocates
+// nothing and neither does its caller for the secret, which stays where it is
+// but for a copy that is cleared.
+// The caller keeps the key alive.
+func (s *macStates) sumSecret(secret *[32]byte) (sum [32]byte) {
+	state := s.take()
+	state.buf = append(state.buf[:0], secret[:]...)
+	state.hash.Write(state.buf)
+	state.buf = state.hash.Sum(state.buf[:0])
+	copy(sum[:], state.buf)
+	clear(state.buf)
+	state.hash.Reset()
+	s.give(state)
 	return sum
 }

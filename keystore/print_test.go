@@ -2,6 +2,7 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -15,16 +16,27 @@ import (
 	"github.com/coatcheck/coatcheck/keystore/keystoretest"
 )
 
+// printSecret is the secret of a subject whose keys are in the keyring that is
+// printed.
+var printSecret = [keystore.SubjectSecretSize]byte([]byte("a secret of a subject, 32 bytes."))
+
 // traces returns how the keys of the vectors would show up in a print, whole
 // or as part of a cipher's or an HMAC's inner state.
 func traces(t *testing.T) (traces []string) {
 	t.Helper()
 	backend := vectorBackend(t)
+	var keys [][]byte
 	for _, k := range vectorKeys(t) {
 		key, err := backend.Unwrap(t.Context(), k.Wrapped, k.Label())
 		if err != nil {
 			t.Fatal(err)
 		}
+		keys = append(keys, key)
+		if k.Class == keystore.Data {
+			keys = append(keys, derivedKeys(t, key, &printSecret)...)
+		}
+	}
+	for _, key := range append(keys, printSecret[:]) {
 		for _, pad := range []byte{0, 0x36, 0x5c} { // HMAC's
 			part := bytes.Clone(key[:6])
 			for i := range part {
@@ -46,6 +58,15 @@ func TestKeyringPrintsNoKey(t *testing.T) {
 	if _, err := keys.Keyring(t.Context(), "default"); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := ring.SealFor(nil, []byte("value"), nil, &printSecret); err != nil {
+		t.Fatal(err)
+	}
+	fpe, err := ring.FPE(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type block struct{ cipher.Block }
+	type hiddenBlock struct{ block cipher.Block }
 	type exported struct{ Ring *keystore.Keyring }
 	type unexported struct{ ring *keystore.Keyring }
 	type byValue struct{ Ring keystore.Keyring }
@@ -66,6 +87,11 @@ func TestKeyringPrintsNoKey(t *testing.T) {
 		"map":            map[string]any{"ring": *ring},
 		"keystore":       keys,
 		"keystore value": fmt.Sprintf("%+v", keys),
+		"fpe key":        fpe,
+		"fpe embedded":   block{fpe},
+		"fpe hidden":     hiddenBlock{fpe},
+		"fpe pointer":    &hiddenBlock{fpe},
+		"fpe slice":      []cipher.Block{fpe},
 		"nil":            (*keystore.Keyring)(nil),
 	}
 	traces := traces(t)
@@ -95,7 +121,7 @@ func TestKeyringPrintsNoKey(t *testing.T) {
 
 func TestKeyringPrintsMetadata(t *testing.T) {
 	ring := vectorRing(t)
-	const want = `keyring of namespace "default" (data 2, token 2, index 2, subject 1, audit 1)`
+	const want = `keyring of namespace "default" (data 2, token 2, index 2, subject 1, audit 1, fpe 2)`
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		if got := fmt.Sprintf(format, ring); got != want {
 			t.Errorf("%s printed %q, want %q", format, got, want)
@@ -106,7 +132,24 @@ func TestKeyringPrintsMetadata(t *testing.T) {
 	}
 	var out bytes.Buffer
 	slog.New(slog.NewTextHandler(&out, nil)).Info("", "ring", ring)
-	if !strings.Contains(out.String(), "ring.namespace=default ring.data=2 ring.token=2 ring.index=2 ring.subject=1 ring.audit=1") {
+	if !strings.Contains(out.String(), "ring.namespace=default ring.data=2 ring.token=2 ring.index=2 ring.subject=1 ring.audit=1 ring.fpe=2") {
+		t.Errorf("logged %q", out.String())
+	}
+}
+
+func TestFPEPrintsWhatItIs(t *testing.T) {
+	block, err := vectorRing(t).FPE(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		if got := fmt.Sprintf(format, block); got != "fpe key" {
+			t.Errorf("%s printed %q", format, got)
+		}
+	}
+	var out bytes.Buffer
+	slog.New(slog.NewTextHandler(&out, nil)).Info("", "block", block)
+	if !strings.Contains(out.String(), `block="fpe key"`) {
 		t.Errorf("logged %q", out.String())
 	}
 }

@@ -22,6 +22,7 @@ import (
 type ringKeys struct {
 	data  versions[*dataKey]
 	token versions[*blockKey]
+	fpe   versions[*fpeKey]
 	macs  [len(classes) + 1]versions[*macKey] // by class; empty for those above
 }
 
@@ -58,6 +59,12 @@ func (r *ringKeys) add(class Class, number uint32, key []byte, uses *atomic.Uint
 			return err
 		}
 		r.token.add(number, k)
+	case FPE:
+		k, err := newFPEKey(key, count)
+		if err != nil {
+			return err
+		}
+		r.fpe.add(number, k)
 	case Index, Subject, Audit:
 		r.macs[class].add(number, newMACKey(key, count))
 	default:
@@ -73,6 +80,8 @@ func (r *ringKeys) share(from *ringKeys, class Class, number uint32) (ok bool) {
 		return r.data.share(from.data, number)
 	case class == Token:
 		return r.token.share(from.token, number)
+	case class == FPE:
+		return r.fpe.share(from.fpe, number)
 	case int(class) < len(r.macs):
 		return r.macs[class].share(from.macs[class], number)
 	}
@@ -94,6 +103,8 @@ func (r *ringKeys) numbers(class Class) []uint32 {
 		return r.data.numbers()
 	case class == Token:
 		return r.token.numbers()
+	case class == FPE:
+		return r.fpe.numbers()
 	case int(class) < len(r.macs):
 		return r.macs[class].numbers()
 	}
@@ -107,6 +118,8 @@ func (r *ringKeys) has(class Class, number uint32) (ok bool) {
 		_, ok = r.data.find(number)
 	case class == Token:
 		_, ok = r.token.find(number)
+	case class == FPE:
+		_, ok = r.fpe.find(number)
 	case int(class) < len(r.macs):
 		_, ok = r.macs[class].find(number)
 	}
@@ -120,6 +133,8 @@ func (r *ringKeys) active(class Class) uint32 {
 		return r.data.newest()
 	case class == Token:
 		return r.token.newest()
+	case class == FPE:
+		return r.fpe.newest()
 	case int(class) < len(r.macs):
 		return r.macs[class].newest()
 	}
@@ -185,8 +200,9 @@ func (v *versions[T]) share(from versions[T], number uint32) bool {
 // dataKey is a data key. Keyring.Seal and Open use it directly: they are deep in
 // the stack of every call, where a frame less can mean that it needn't grow.
 type dataKey struct {
-	aead cipher.AEAD
-	uses *atomic.Uint64 // shared by all that this process makes of the version
+	aead     cipher.AEAD
+	subjects []byte         // the salt from which keys of subjects are derived
+	uses     *atomic.Uint64 // shared by all that this process makes of the version
 }
 
 func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, error) {
@@ -200,7 +216,11 @@ func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, err
 	}
 	// Both in the end: on most platforms aead has a copy of block's key
 	// schedule, on some it points into block.
-	return watch(count, &dataKey{aead: aead, uses: uses}, func() { wipe.Value(aead, block) }), nil
+	subjects := expand(key, subjectsInfo)
+	return watch(count, &dataKey{aead: aead, subjects: subjects, uses: uses}, func() {
+		wipe.Value(aead, block)
+		clear(subjects)
+	}), nil
 }
 
 // blockKey is a token key.

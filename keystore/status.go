@@ -35,5 +35,5 @@ type Status struct {
 	Confirmed time.Time // when the backend last confirmed; zero if it has not
 	Until     time.Time // when the keys will be sealed, if Offline goes on
 	Cause     error     // why it isn't Ready
-	Keys      int       // keys in memory, those in use by calls included
+	Keys      int       // keys in memory, those in use by calls and those of subjects included
 }

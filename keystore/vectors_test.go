@@ -29,9 +29,11 @@ var classNames = map[string]keystore.Class{
 	"index":   keystore.Index,
 	"subject": keystore.Subject,
 	"audit":   keystore.Audit,
+	"fpe":     keystore.FPE,
 }
 
-// vectors are those of testdata/keyring-v1.json, which is never regenerated.
+// vectors are those of a file under testdata. Subject has a Secret with each of
+// Sealed, fpe has Keys and Encrypted, keyring has all else.
 type vectors struct {
 	Keys []struct {
 		Namespace              string
@@ -41,8 +43,12 @@ type vectors struct {
 		Label, Wrapped, Stored hexBytes
 	}
 	Sealed []struct {
-		Version                       uint32
-		Plaintext, Additional, Sealed hexBytes
+		Version                               uint32
+		Secret, Plaintext, Additional, Sealed hexBytes
+	}
+	Encrypted []struct {
+		Version          uint32
+		Block, Encrypted hexBytes
 	}
 	Permuted []struct {
 		Version         uint32
@@ -56,15 +62,22 @@ type vectors struct {
 	}
 }
 
-func readVectors(t testing.TB) (v vectors) {
+// readFile reads vectors, which are never regenerated.
+func readFile(t testing.TB, name string) (v vectors) {
 	t.Helper()
-	file, err := os.ReadFile("testdata/keyring-v1.json")
+	file, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(file, &v); err != nil {
 		t.Fatal(err)
 	}
+	return v
+}
+
+func readVectors(t testing.TB) (v vectors) {
+	t.Helper()
+	v = readFile(t, "keyring-v1.json")
 	if len(v.Keys) == 0 || len(v.Sealed) == 0 || len(v.Permuted) == 0 || len(v.MACs) == 0 {
 		t.Fatal("testdata/keyring-v1.json lacks vectors")
 	}
@@ -89,11 +102,11 @@ func vectorBackend(t testing.TB) keystore.Backend {
 	return backend
 }
 
-// vectorKeys parses the keys of the vectors from their stored form. They are
-// from before there were audit keys; one is added.
+// vectorKeys parses the keys of the vectors from their stored form. There is no
+// audit key among them; one is added.
 func vectorKeys(t testing.TB) (keys []keystore.WrappedKey) {
 	t.Helper()
-	for _, v := range readVectors(t).Keys {
+	for _, v := range append(readVectors(t).Keys, readFile(t, "fpe-v1.json").Keys...) {
 		k, err := keystore.ParseWrappedKey(v.Stored)
 		if err != nil {
 			t.Fatal(err)
@@ -108,8 +121,8 @@ func vectorKeys(t testing.TB) (keys []keystore.WrappedKey) {
 	return append(keys, k)
 }
 
-// vectorRing is the keyring of the vectors: data, token and index keys of
-// versions 1 and 2, and a subject key of version 1.
+// vectorRing is the keyring of the vectors: data, token, index and fpe keys of
+// versions 1 and 2, a subject and an audit key of version 1.
 func vectorRing(t testing.TB) *keystore.Keyring {
 	t.Helper()
 	ring, err := keystore.New(vectorBackend(t), shelfOf(t, vectorKeys(t)...), keystore.Options{}).Keyring(t.Context(), "default")
@@ -129,7 +142,7 @@ func shelfOf(t testing.TB, keys ...keystore.WrappedKey) *keystoretest.MemoryShel
 }
 
 func TestVectorsWrappedKey(t *testing.T) {
-	for _, v := range readVectors(t).Keys {
+	for _, v := range append(readVectors(t).Keys, readFile(t, "fpe-v1.json").Keys...) {
 		t.Run(v.Class, func(t *testing.T) {
 			want := keystore.WrappedKey{
 				Namespace: v.Namespace,
@@ -152,6 +165,36 @@ func TestVectorsWrappedKey(t *testing.T) {
 				t.Errorf("label %x, want %x", want.Label(), v.Label)
 			}
 		})
+	}
+}
+
+func TestVectorsSubject(t *testing.T) {
+	ring, v := vectorRing(t), readFile(t, "subject-v1.json")
+	if len(v.Sealed) == 0 {
+		t.Fatal("no vectors")
+	}
+	for _, v := range v.Sealed {
+		got, err := ring.OpenFor(nil, v.Version, v.Sealed, v.Additional, (*[keystore.SubjectSecretSize]byte)(v.Secret))
+		if err != nil || !bytes.Equal(got, v.Plaintext) {
+			t.Errorf("opened to %q, error %v; want %q", got, err, v.Plaintext)
+		}
+	}
+}
+
+func TestVectorsFPE(t *testing.T) {
+	ring, v := vectorRing(t), readFile(t, "fpe-v1.json")
+	if len(v.Encrypted) == 0 {
+		t.Fatal("no vectors")
+	}
+	for _, v := range v.Encrypted {
+		block, err := ring.FPE(v.Version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 16)
+		if block.Encrypt(got, v.Block); !bytes.Equal(got, v.Encrypted) {
+			t.Errorf("%x encrypted to %x under fpe key %d, want %x", v.Block, got, v.Version, v.Encrypted)
+		}
 	}
 }
 

@@ -23,10 +23,20 @@ func TestClassNumbers(t *testing.T) {
 		{keystore.Index, 3, "index"},
 		{keystore.Subject, 4, "subject"},
 		{keystore.Audit, 5, "audit"},
-		{keystore.Class(6), 6, "class(6)"},
+		{keystore.FPE, 6, "fpe"},
+		{keystore.Class(7), 7, "class(7)"},
 	} {
 		if uint8(c.class) != c.number || c.class.String() != c.name {
 			t.Errorf("class %d is %q, want %d and %q", c.class, c.class, c.number, c.name)
+		}
+	}
+}
+
+// Keys of which nobody can know that they aren't needed are never retired.
+func TestClassPermanent(t *testing.T) {
+	for _, class := range keystore.Classes() {
+		if want := class == keystore.Audit || class == keystore.FPE; class.Permanent() != want {
+			t.Errorf("%v keys: permanent %v", class, !want)
 		}
 	}
 }
@@ -53,7 +63,7 @@ func TestWrappedKeyAppendBinary(t *testing.T) {
 		{"as it is", func(*keystore.WrappedKey) {}, false},
 		{"longest namespace", func(k *keystore.WrappedKey) { k.Namespace = strings.Repeat("n", keystore.MaxNamespace) }, false},
 		{"largest version", func(k *keystore.WrappedKey) { k.Version = 1<<32 - 1 }, false},
-		{"last class", func(k *keystore.WrappedKey) { k.Class = keystore.Subject }, false},
+		{"last class", func(k *keystore.WrappedKey) { k.Class = keystore.FPE }, false},
 		{"1970", func(k *keystore.WrappedKey) { k.Created = time.Unix(0, 0) }, false},
 		{"9999", func(k *keystore.WrappedKey) { k.Created = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }, false},
 		{"another zone", func(k *keystore.WrappedKey) { k.Created = k.Created.In(time.FixedZone("", 3600)) }, false},
@@ -62,7 +72,7 @@ func TestWrappedKeyAppendBinary(t *testing.T) {
 		{"too long a namespace", func(k *keystore.WrappedKey) { k.Namespace = strings.Repeat("n", keystore.MaxNamespace+1) }, true},
 		{"broken UTF-8", func(k *keystore.WrappedKey) { k.Namespace = "\xff" }, true},
 		{"no class", func(k *keystore.WrappedKey) { k.Class = 0 }, true},
-		{"unknown class", func(k *keystore.WrappedKey) { k.Class = 6 }, true},
+		{"unknown class", func(k *keystore.WrappedKey) { k.Class = 7 }, true},
 		{"version 0", func(k *keystore.WrappedKey) { k.Version = 0 }, true},
 		{"no time", func(k *keystore.WrappedKey) { k.Created = time.Time{} }, true},
 		{"before 1970", func(k *keystore.WrappedKey) { k.Created = time.Unix(-1, 0) }, true},
@@ -111,7 +121,7 @@ func TestParseWrappedKeyRefuses(t *testing.T) {
 		"format 0":                     set(0, 0),
 		"format 2":                     set(0, 2),
 		"class 0":                      set(1, 0),
-		"class 6":                      set(1, 6),
+		"class 7":                      set(1, 7),
 		"version 0":                    set(5, 0),
 		"created after 9999":           set(7, 1),
 		"created before 1970":          set(6, 0xff),

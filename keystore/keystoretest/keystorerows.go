@@ -49,6 +49,28 @@ func wantOpens(a, b *keystore.Keyring) error {
 	if !bytes.Equal(opened, plaintext) {
 		return errors.New("what one keyring sealed the other opens to something else")
 	}
+	return wantOpensFor(a, b)
+}
+
+// wantOpensFor is wantOpens for what is sealed for a subject.
+func wantOpensFor(a, b *keystore.Keyring) error {
+	plaintext, additional := []byte("4111111111111111"), []byte("record 1")
+	secret := [keystore.SubjectSecretSize]byte{1, 2, 3}
+	sealed, version, err := a.SealFor(nil, plaintext, additional, &secret)
+	if err != nil {
+		return err
+	}
+	opened, err := b.OpenFor(nil, version, sealed, additional, &secret)
+	if err != nil {
+		return fmt.Errorf("what one keyring sealed for a subject the other doesn't open: %w", err)
+	}
+	if !bytes.Equal(opened, plaintext) {
+		return errors.New("what one keyring sealed for a subject the other opens to something else")
+	}
+	secret[0]++
+	if _, err := b.OpenFor(nil, version, sealed, additional, &secret); !errors.Is(err, keystore.ErrOpen) {
+		return fmt.Errorf("what was sealed for a subject opens for another: error %v", err)
+	}
 	return nil
 }
 
@@ -74,6 +96,25 @@ func wantSameDigests(a, b *keystore.Keyring) error {
 	}
 	if block != [16]byte{1, 2, 3} {
 		return errors.New("token permutations differ")
+	}
+	return wantSameFPE(a, b)
+}
+
+// wantSameFPE returns an error unless both encrypt to the same under each of a's
+// fpe keys.
+func wantSameFPE(a, b *keystore.Keyring) error {
+	for _, version := range a.Versions(keystore.FPE) {
+		aBlock, aErr := a.FPE(version)
+		bBlock, bErr := b.FPE(version)
+		if err := errors.Join(aErr, bErr); err != nil {
+			return err
+		}
+		var aOut, bOut [16]byte
+		aBlock.Encrypt(aOut[:], aOut[:])
+		bBlock.Encrypt(bOut[:], bOut[:])
+		if aOut != bOut {
+			return fmt.Errorf("fpe keys %d differ", version)
+		}
 	}
 	return nil
 }

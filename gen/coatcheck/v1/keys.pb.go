@@ -39,6 +39,9 @@ const (
 	KeyClass_KEY_CLASS_SUBJECT KeyClass = 4
 	// MACs what audit events name but must not show. Never retired.
 	KeyClass_KEY_CLASS_AUDIT KeyClass = 5
+	// Encrypts values into tokens of the same form, with FF1. Profiles name the
+	// version that they use. Never retired.
+	KeyClass_KEY_CLASS_FPE KeyClass = 6
 )
 
 // Enum value maps for KeyClass.
@@ -50,6 +53,7 @@ var (
 		3: "KEY_CLASS_INDEX",
 		4: "KEY_CLASS_SUBJECT",
 		5: "KEY_CLASS_AUDIT",
+		6: "KEY_CLASS_FPE",
 	}
 	KeyClass_value = map[string]int32{
 		"KEY_CLASS_UNSPECIFIED": 0,
@@ -58,6 +62,7 @@ var (
 		"KEY_CLASS_INDEX":       3,
 		"KEY_CLASS_SUBJECT":     4,
 		"KEY_CLASS_AUDIT":       5,
+		"KEY_CLASS_FPE":         6,
 	}
 )
 
@@ -895,14 +900,15 @@ const file_coatcheck_v1_keys_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"8\n" +
 	"\x11RetireKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.coatcheck.v1.KeyR\x03key*\x8f\x01\n" +
+	"\x03key\x18\x01 \x01(\v2\x11.coatcheck.v1.KeyR\x03key*\xa2\x01\n" +
 	"\bKeyClass\x12\x19\n" +
 	"\x15KEY_CLASS_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eKEY_CLASS_DATA\x10\x01\x12\x13\n" +
 	"\x0fKEY_CLASS_TOKEN\x10\x02\x12\x13\n" +
 	"\x0fKEY_CLASS_INDEX\x10\x03\x12\x15\n" +
 	"\x11KEY_CLASS_SUBJECT\x10\x04\x12\x13\n" +
-	"\x0fKEY_CLASS_AUDIT\x10\x05*N\n" +
+	"\x0fKEY_CLASS_AUDIT\x10\x05\x12\x11\n" +
+	"\rKEY_CLASS_FPE\x10\x06*N\n" +
 	"\bKeyState\x12\x19\n" +
 	"\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10KEY_STATE_ACTIVE\x10\x01\x12\x11\n" +

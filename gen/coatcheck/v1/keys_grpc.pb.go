@@ -32,7 +32,7 @@ const (
 // KeyService replaces keys and says what is under them. Bytes of keys are never
 // shown, wrapped or not.
 //
-// A namespace has keys of five classes, and each class has versions, of which
+// A namespace has keys of six classes, and each class has versions, of which
 // the newest is active: new work is done under it, and what was done under an
 // older one stays good for as long as that is there. A version is taken out of
 // use in three steps: RotateKey makes a newer one, Rewrap moves the records
@@ -105,7 +105,8 @@ type KeyServiceClient interface {
 	//   - DATA_LOSS: RECORD_DAMAGED: the census has no record under it, and there is
 	//     one.
 	//   - FAILED_PRECONDITION: KEY_IN_USE: it is the active version, or records
-	//     are under it, or it is an audit key, which events name for ever.
+	//     are under it, or it is an audit key, which events name for ever, or an
+	//     fpe key, whose tokens nobody counts.
 	//
 	// Audit: action "retire-key", with the key; with validate_only, that.
 	RetireKey(ctx context.Context, in *RetireKeyRequest, opts ...grpc.CallOption) (*RetireKeyResponse, error)
@@ -166,7 +167,7 @@ func (c *keyServiceClient) RetireKey(ctx context.Context, in *RetireKeyRequest, 
 // KeyService replaces keys and says what is under them. Bytes of keys are never
 // shown, wrapped or not.
 //
-// A namespace has keys of five classes, and each class has versions, of which
+// A namespace has keys of six classes, and each class has versions, of which
 // the newest is active: new work is done under it, and what was done under an
 // older one stays good for as long as that is there. A version is taken out of
 // use in three steps: RotateKey makes a newer one, Rewrap moves the records
@@ -239,7 +240,8 @@ type KeyServiceServer interface {
 	//   - DATA_LOSS: RECORD_DAMAGED: the census has no record under it, and there is
 	//     one.
 	//   - FAILED_PRECONDITION: KEY_IN_USE: it is the active version, or records
-	//     are under it, or it is an audit key, which events name for ever.
+	//     are under it, or it is an audit key, which events name for ever, or an
+	//     fpe key, whose tokens nobody counts.
 	//
 	// Audit: action "retire-key", with the key; with validate_only, that.
 	RetireKey(context.Context, *RetireKeyRequest) (*RetireKeyResponse, error)
