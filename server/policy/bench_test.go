@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -9,7 +10,7 @@ import (
 // ruleSet returns a policy of n rules, either each for a caller of its own or
 // all for the same.
 func ruleSet(t testing.TB, n int, sameCaller bool) *Policy {
-	v := Vocabulary{Actions: vocabulary.Actions, Profiles: make(map[string][]string)}
+	v := Vocabulary{Actions: vocabulary.Actions, Profiles: make(map[string]ProfileVocabulary)}
 	var file strings.Builder
 	file.WriteString("version: 1\nrules:\n")
 	for i := range n {
@@ -17,7 +18,7 @@ func ruleSet(t testing.TB, n int, sameCaller bool) *Policy {
 		if sameCaller {
 			caller = "spiffe://coatcheck.example/ns/prod/sa/service-0"
 		}
-		v.Profiles[profile] = []string{"charge"}
+		v.Profiles[profile] = ProfileVocabulary{Purposes: []string{"charge"}}
 		fmt.Fprintf(&file, "  - {name: rule-%d, callers: [%q], actions: [detokenize], profiles: [%s], purposes: [charge], reveal: FULL}\n",
 			i, caller, profile)
 	}
@@ -30,10 +31,23 @@ func ruleSet(t testing.TB, n int, sameCaller bool) *Policy {
 
 var request = Request{"spiffe://coatcheck.example/ns/prod/sa/service-0", "detokenize", "profile-0", "charge", Unspecified}
 
+// alikeRules returns a policy of n rules for the same data, all of parts, and a
+// request for the one that is granted last.
+func alikeRules(t testing.TB, n int) (*Policy, Request) {
+	reveals := slices.Repeat([]string{"LAST4", "BIN", "BRAND", "[LAST4, NUMBER]"}, n/4)
+	return mustParse(t, head+revealRules(append(reveals, "EXPIRY")...)), Request{"dns:a", "export", "card", "charge", Expiry}
+}
+
 func TestDecideDoesNotAllocate(t *testing.T) {
 	p := ruleSet(t, 10, false)
 	if n := testing.AllocsPerRun(100, func() { p.Decide(request) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+	p, r := alikeRules(t, 100)
+	for r.Reveal = range Routing + 2 {
+		if n := testing.AllocsPerRun(100, func() { p.Decide(r) }); n != 0 {
+			t.Errorf("%s: %v allocations", r.Reveal, n)
+		}
 	}
 }
 
@@ -50,6 +64,15 @@ func BenchmarkDecide(b *testing.B) {
 				}
 			})
 		}
+		b.Run(fmt.Sprintf("rules=%d/same-data", n), func(b *testing.B) {
+			p, r := alikeRules(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !p.Decide(r).Allowed {
+					b.Fatal("denied")
+				}
+			}
+		})
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 var fileKeys = map[string]bool{"version": true, "rules": true}
 
 // Parse reads a policy file. The name is only for errors. Actions and profiles
-// that the vocabulary doesn't have are errors, and so is every purpose that a
-// profile of its rule doesn't allow.
+// that the vocabulary doesn't have are errors, and so are every purpose that a
+// profile of its rule doesn't allow and every part that it doesn't have.
 //
 // The file is UTF-8 and has at most 1 MiB. Reading is strict: unknown and
 // duplicate keys, values of another type, a second document, anchors and

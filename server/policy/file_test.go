@@ -14,12 +14,18 @@ var vocabulary = Vocabulary{
 		"export":     RevealAction,
 		"reflect":    PlainAction,
 	},
-	Profiles: map[string][]string{
-		"card": {"charge", "refund", "support"},
-		"ssn":  {"support"},
-		"note": nil,
+	Profiles: map[string]ProfileVocabulary{
+		"card": {
+			Purposes: []string{"charge", "refund", "support"},
+			Parts:    []string{"LAST4", "BIN", "BRAND", "NUMBER", "EXPIRY"},
+		},
+		"ssn":  {Purposes: []string{"support"}, Parts: []string{"LAST4"}},
+		"note": {},
 	},
 }
+
+// knownReveals ends the errors about what is none of these.
+const knownReveals = " (known: MASKED, FULL, LAST4, BIN, BRAND, NUMBER, EXPIRY, NAME, CVV, DOMAIN, COUNTRY, YEAR, ROUTING)"
 
 // head begins the files of the tables below; a rule that follows it is at line 3.
 const head = "version: 1\nrules:\n"
@@ -130,9 +136,38 @@ func TestParseRefuses(t *testing.T) {
 			"3:94: rule \"a\": profile \"ssn\" does not allow purpose \"charge\" (allowed: support)\n" +
 				"3:94: rule \"a\": profile \"note\" does not allow purpose \"charge\", nor any other"},
 		{"unknown reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: full}\n",
-			`3:100: rule "a": unknown reveal level "full" (known: MASKED, FULL)`},
-		{"reveal is a list", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: [FULL]}\n",
-			`3:100: rule "a": "reveal" must be a string, not a list`},
+			`3:100: rule "a": unknown reveal "full"` + knownReveals},
+		{"unspecified reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: UNSPECIFIED}\n",
+			`3:100: rule "a": unknown reveal "UNSPECIFIED"` + knownReveals},
+		{"unknown reveals in a list", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: [\"\", MASKED, last4]}\n",
+			`3:101: rule "a": unknown reveal ""` + knownReveals + "\n" + `3:113: rule "a": unknown reveal "last4"` + knownReveals},
+		{"reveal is a mapping", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: {FULL: }}\n",
+			`3:100: rule "a": "reveal" must be a string or a list of strings, not a mapping`},
+		{"reveal is nothing", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: }\n",
+			`3:100: rule "a": "reveal" must be a string or a list of strings, not nothing`},
+		{"reveal is a set", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: !set [FULL]}\n",
+			`3:100: rule "a": "reveal" must be a string or a list of strings, not of the type "!set"`},
+		{"empty reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: []}\n",
+			`3:100: rule "a": "reveal" is empty`},
+		{"number in reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: [FULL, 4]}\n",
+			`3:107: rule "a": "reveal" must be a list of strings; this is a number (quote it if it is meant as a string)`},
+		{"list in reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: [[FULL]]}\n",
+			`3:101: rule "a": "reveal" must be a list of strings; this is a list`},
+		{"reveal twice", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: [LAST4, BIN, LAST4]}\n",
+			`3:113: rule "a": "reveal" names "LAST4" twice`},
+		{"needless list of reveals", head + "  - {name: a, callers: [\"dns:a\"], actions: [reflect], reveal: [LAST4]}\n",
+			`3:55: rule "a": "reveal" has no meaning here: none of the actions reveals anything`},
+		{"part that a profile does not have", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card, ssn], purposes: [support], reveal: BIN}\n",
+			`3:106: rule "a": profile "ssn" has no part "BIN" (known: LAST4)`},
+		{"part that no value of any profile has", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card, ssn], purposes: [support], reveal: ROUTING}\n",
+			"3:106: rule \"a\": profile \"card\" has no part \"ROUTING\" (known: LAST4, BIN, BRAND, NUMBER, EXPIRY)\n" +
+				"3:106: rule \"a\": profile \"ssn\" has no part \"ROUTING\" (known: LAST4)"},
+		{"part of a profile without parts", head + "  - name: a\n    callers: [\"dns:a\"]\n    actions: [export]\n    profiles: [note]\n    purposes: [charge]\n    reveal:\n      - MASKED\n      - LAST4\n",
+			"7:16: rule \"a\": profile \"note\" does not allow purpose \"charge\", nor any other\n" +
+				"10:9: rule \"a\": profile \"note\" has no part \"LAST4\", nor any other"},
+		{"parts beside FULL", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [ssn], purposes: [support], reveal: [FULL, LAST4, YEAR, CVV]}\n",
+			"3:114: rule \"a\": profile \"ssn\" has no part \"YEAR\" (known: LAST4)\n" +
+				"3:120: rule \"a\": profile \"ssn\" has no part \"CVV\" (known: LAST4)"},
 
 		// All errors are told at once, in the order of the file.
 		{"several", "version: 1\nrulez: 1\nrules:\n  - {name: a, callers: [x], actions: [y], profiles: [z]}\n  - 1\n",
@@ -185,9 +220,9 @@ func TestParseReportsAHundredErrors(t *testing.T) {
 }
 
 func TestParseSuggests(t *testing.T) {
-	large := Vocabulary{Actions: vocabulary.Actions, Profiles: make(map[string][]string)}
+	large := Vocabulary{Actions: vocabulary.Actions, Profiles: make(map[string]ProfileVocabulary)}
 	for i := range 20 {
-		large.Profiles[fmt.Sprintf("profile-%c", 'a'+i)] = nil
+		large.Profiles[fmt.Sprintf("profile-%c", 'a'+i)] = ProfileVocabulary{}
 	}
 	for name, want := range map[string]string{
 		"profil-c":               `unknown profile "profil-c"; did you mean "profile-c"?`,
@@ -210,14 +245,14 @@ func TestParseSuggests(t *testing.T) {
 // A file is small enough to be read, but what its rules allow may still be too
 // much to keep.
 func TestParseBoundsWhatRulesExpandTo(t *testing.T) {
-	v := Vocabulary{Actions: map[string]ActionKind{"detokenize": RevealAction}, Profiles: make(map[string][]string)}
+	v := Vocabulary{Actions: map[string]ActionKind{"detokenize": RevealAction}, Profiles: make(map[string]ProfileVocabulary)}
 	var purposes, profiles []string
 	for i := range 600 {
 		purposes = append(purposes, fmt.Sprintf("u%d", i))
 		profiles = append(profiles, fmt.Sprintf("p%d", i))
 	}
 	for _, profile := range profiles {
-		v.Profiles[profile] = purposes
+		v.Profiles[profile] = ProfileVocabulary{Purposes: purposes}
 	}
 	rule := func(name, callers string, purposes []string) string {
 		return fmt.Sprintf("  - {name: %s, callers: [%s], actions: [detokenize], profiles: [%s], purposes: [%s], reveal: FULL}\n",
@@ -247,6 +282,12 @@ func TestParseTakes(t *testing.T) {
 		"document markers": "---\nversion: 1\nrules: []\n...\n",
 		"mixed actions": head + "  - {name: a, description: \"\", callers: [\"dns:a\"], actions: [reflect, tokenize, export]," +
 			" profiles: [card], purposes: [charge], reveal: MASKED}\n",
+		"one reveal":               head + revealRules("FULL"),
+		"a part":                   head + revealRules("EXPIRY"),
+		"a part in quotes":         head + revealRules(`"LAST4"`),
+		"a list of one":            head + revealRules("[LAST4]"),
+		"several":                  head + revealRules("[MASKED, LAST4, EXPIRY]"),
+		"what FULL grants already": head + revealRules("[FULL, MASKED, LAST4]"),
 	} {
 		t.Run(name, func(t *testing.T) { mustParse(t, file) })
 	}

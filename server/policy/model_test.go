@@ -17,7 +17,35 @@ type modelRule struct {
 	Actions  []string
 	Profiles []string
 	Purposes []string
-	Reveal   string
+	Reveal   any // a string or a list of them
+}
+
+// reveals returns what the rule says to reveal.
+func (r modelRule) reveals() (names []string) {
+	switch reveal := r.Reveal.(type) {
+	case string:
+		names = []string{reveal}
+	case []any:
+		for _, name := range reveal {
+			names = append(names, name.(string))
+		}
+	}
+	return names
+}
+
+// grants says whether the rule grants a form: by its name, or by FULL.
+func (r modelRule) grants(form Reveal) bool {
+	names := r.reveals()
+	if slices.Contains(names, "FULL") {
+		return Masked <= form && form <= Routing
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return modelForms[name] == form })
+}
+
+// modelForms are the forms that a rule can name.
+var modelForms = map[string]Reveal{
+	"MASKED": Masked, "FULL": Full, "LAST4": Last4, "BIN": BIN, "BRAND": Brand, "NUMBER": Number, "EXPIRY": Expiry,
+	"NAME": Name, "CVV": CVV, "DOMAIN": Domain, "COUNTRY": Country, "YEAR": Year, "ROUTING": Routing,
 }
 
 // model is a policy that is interpreted rule by rule, straight from what the
@@ -46,19 +74,38 @@ func (m model) decide(r Request, kinds map[string]ActionKind) Decision {
 	case len(byPurpose) == 0:
 		return Decision{Reason: PurposeNotAllowed}
 	}
-	grants := map[string]Reveal{"MASKED": Masked, "FULL": Full}
 	given := r.Reveal
 	if given == Unspecified {
-		for _, rule := range byPurpose {
-			given = max(given, grants[rule.Reveal])
+		if given = unspecified(byPurpose); given == Unspecified {
+			return Decision{Reason: RevealAmbiguous}
 		}
 	}
 	for _, rule := range byPurpose {
-		if grants[rule.Reveal] >= given {
+		if rule.grants(given) {
 			return Decision{Allowed: true, Rule: rule.Name, Reveal: given}
 		}
 	}
 	return Decision{Reason: RevealNotAllowed}
+}
+
+// unspecified returns what rules give to a request that names no form:
+// Unspecified if it has to name one.
+func unspecified(rules []modelRule) Reveal {
+	var names []string
+	for _, rule := range rules {
+		names = append(names, rule.reveals()...)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	switch {
+	case slices.Contains(names, "FULL"):
+		return Full
+	case slices.Contains(names, "MASKED"):
+		return Masked
+	case len(names) == 1:
+		return modelForms[names[0]]
+	}
+	return Unspecified
 }
 
 // may is the model of Policy.May.
@@ -79,9 +126,11 @@ func (m model) compare(t *testing.T, p *Policy, v Vocabulary, callers []string) 
 	for action := range v.Actions {
 		actions = append(actions, action)
 	}
-	for profile, allowed := range v.Profiles {
-		profiles, purposes = append(profiles, profile), append(purposes, allowed...)
+	for name, profile := range v.Profiles {
+		profiles, purposes = append(profiles, name), append(purposes, profile.Purposes...)
 	}
+	slices.Sort(purposes)
+	purposes = slices.Compact(purposes)
 	for _, caller := range append(callers, "", "dns:nobody") {
 		for _, action := range actions {
 			if rule, ok := p.May(caller, action); rule != m.may(caller, action) || ok != (rule != "") {
@@ -89,7 +138,7 @@ func (m model) compare(t *testing.T, p *Policy, v Vocabulary, callers []string) 
 			}
 			for _, profile := range profiles {
 				for _, purpose := range purposes {
-					for reveal := range Full + 2 {
+					for reveal := range Routing + 2 {
 						r := Request{caller, action, profile, purpose, reveal}
 						if got, want := p.Decide(r), m.decide(r, v.Actions); got != want {
 							t.Fatalf("Decide(%+v) = %+v, want %+v", r, got, want)
@@ -127,12 +176,37 @@ func randomRules(rng *rand.Rand, callers []string) (model, string) {
 			if !slices.Contains(r.Profiles, "ssn") {
 				r.Purposes = some(rng, 1, "charge", "refund", "support")
 			}
-			r.Reveal = some(rng, 1, "MASKED", "FULL")[0]
-			fmt.Fprintf(&file, "    purposes: [%s]\n    reveal: %s\n", strings.Join(r.Purposes, ", "), r.Reveal)
+			var reveal string
+			r.Reveal, reveal = randomReveal(rng, r.Profiles)
+			fmt.Fprintf(&file, "    purposes: [%s]\n    reveal: %s\n", strings.Join(r.Purposes, ", "), reveal)
 		}
 		m = append(m, r)
 	}
 	return m, strings.ReplaceAll(file.String(), `\"`, `"`)
+}
+
+// randomReveal returns what a rule about profiles may say to reveal, as the
+// YAML library reads it and as a file has it. It rarely says MASKED or FULL,
+// for these decide what a request gets that names nothing.
+func randomReveal(rng *rand.Rand, profiles []string) (any, string) {
+	names := []string{"LAST4", "BIN", "BRAND", "NUMBER", "EXPIRY"}
+	if slices.Contains(profiles, "ssn") {
+		names = names[:1]
+	}
+	for _, name := range []string{"MASKED", "FULL"} {
+		if rng.IntN(4) == 0 {
+			names = append(names, name)
+		}
+	}
+	names = some(rng, 1, names...)
+	if len(names) == 1 && rng.IntN(2) == 0 {
+		return names[0], names[0]
+	}
+	var list []any
+	for _, name := range names {
+		list = append(list, name)
+	}
+	return list, "[" + strings.Join(names, ", ") + "]"
 }
 
 func TestDecideEqualsModel(t *testing.T) {
@@ -151,6 +225,8 @@ func TestDecideEqualsModel(t *testing.T) {
 // their rules, read in another way, don't.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
+	f.Add([]byte(head + revealRules("[LAST4, EXPIRY]", "BIN", "[MASKED]", "[FULL, NUMBER]")))
+	f.Add([]byte(head + revealRules("CVV", "[NAME]")))
 	f.Add([]byte("version: 1\nrules: []\n"))
 	f.Add([]byte("version: 1\nrules:\n- {name: a, callers: [\"dns:a\"], actions: [reflect]}\n"))
 	f.Add([]byte("version: 1\nrules:\n- &a {name: a, callers: [\"dns:a\"], actions: [reflect]}\n- *a\n"))
@@ -172,6 +248,13 @@ func FuzzParse(f *testing.F) {
 		var callers []string
 		for _, r := range file.Rules {
 			callers = append(callers, r.Callers...)
+			for _, name := range r.reveals() {
+				for _, profile := range r.Profiles {
+					if name != "MASKED" && name != "FULL" && !slices.Contains(vocabulary.Profiles[profile].Parts, name) {
+						t.Fatalf("%q grants %q of %q", r.Name, name, profile)
+					}
+				}
+			}
 		}
 		for _, caller := range callers {
 			if err := ValidateCaller(caller); err != nil {

@@ -11,7 +11,7 @@
 //	    actions: [detokenize]
 //	    profiles: [card]
 //	    purposes: [charge, refund]
-//	    reveal: FULL
+//	    reveal: FULL # or a list, as in [MASKED, LAST4]
 //
 // Every rule allows; what no rule allows is denied, so a file with "rules: []"
 // denies everything. A rule allows each of its callers each of its actions on
@@ -44,8 +44,8 @@ type Request struct {
 	// Profile is the name of the profile. It doesn't matter to a PlainAction.
 	Profile string
 
-	// Purpose says what for, and Reveal how much: Unspecified asks for the
-	// most that the policy grants. They only matter to a RevealAction.
+	// Purpose says what for, and Reveal in which form: Unspecified leaves the
+	// choice to the policy. They only matter to a RevealAction.
 	Purpose string
 	Reveal  Reveal
 }
@@ -65,8 +65,12 @@ const (
 	PurposeNotAllowed Reason = "PURPOSE_NOT_ALLOWED"
 
 	// RevealNotAllowed says that there are such rules for the purpose too, but
-	// that all grant less than was asked for.
+	// that none grants the form that was asked for.
 	RevealNotAllowed Reason = "REVEAL_NOT_ALLOWED"
+
+	// RevealAmbiguous says that such rules grant several parts and neither
+	// Masked nor Full, so that the caller must name the one it wants.
+	RevealAmbiguous Reason = "REVEAL_AMBIGUOUS"
 )
 
 // Decision is what the policy says to a Request. The zero Decision denies.
@@ -81,8 +85,8 @@ type Decision struct {
 	// first of the file. It is empty unless Allowed.
 	Rule string
 
-	// Reveal is how much the caller gets to see. It is Unspecified unless the
-	// action is a RevealAction and Allowed.
+	// Reveal is the form that the caller gets to see. It is Unspecified unless
+	// the action is a RevealAction and Allowed.
 	Reveal Reveal
 }
 
@@ -102,9 +106,11 @@ func (p *Policy) May(caller, action string) (rule string, ok bool) {
 // grow with the number of rules.
 //
 // For a RevealAction, the rules that match the caller, the action, the profile
-// and the purpose are looked at together: a request that leaves Reveal
-// Unspecified is given the most that any of them grants, and a level that is
-// named is given if any of them grants it or more.
+// and the purpose are looked at together. A form that is named is given if any
+// of them grants it or Full; whether values of the profile have it is for the
+// server to know. A request that leaves Reveal Unspecified is given Full, if any
+// of them grants it, else Masked, if any does, else the part that they grant, if
+// it is only one.
 func (p *Policy) Decide(r Request) Decision {
 	t, ok := p.callers[r.Caller]
 	if !ok {
@@ -124,16 +130,9 @@ func (p *Policy) Decide(r Request) Decision {
 	if a.kind == ProfileAction {
 		return Decision{Allowed: true, Rule: g.rule}
 	}
-	l, ok := g.purposes[r.Purpose]
+	reveal, ok := g.purposes[r.Purpose]
 	if !ok {
 		return Decision{Reason: PurposeNotAllowed}
 	}
-	given := r.Reveal
-	if given == Unspecified {
-		given = l.most
-	}
-	if given > l.most {
-		return Decision{Reason: RevealNotAllowed}
-	}
-	return Decision{Allowed: true, Rule: l.rules[given], Reveal: given}
+	return reveal.decide(r.Reveal)
 }

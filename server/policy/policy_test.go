@@ -1,6 +1,11 @@
 package policy
 
-import "testing"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
 
 const sample = `
 version: 1
@@ -67,7 +72,10 @@ func TestDecide(t *testing.T) {
 		{"less than granted", Request{payments, "detokenize", "card", "refund", Masked}, allowed("payments-charge", Masked)},
 		{"most is masked", Request{support, "detokenize", "ssn", "support", Unspecified}, allowed("support", Masked)},
 		{"more than granted", Request{support, "detokenize", "card", "support", Full}, denied(RevealNotAllowed)},
-		{"a level that there is not", Request{payments, "detokenize", "card", "charge", Full + 1}, denied(RevealNotAllowed)},
+		{"a form that there is not", Request{payments, "detokenize", "card", "charge", Routing + 1}, denied(RevealNotAllowed)},
+		{"the last number of a form", Request{payments, "detokenize", "card", "charge", 255}, denied(RevealNotAllowed)},
+		{"a part by a rule for all", Request{payments, "detokenize", "card", "charge", Expiry}, allowed("payments-charge", Expiry)},
+		{"a part that is not granted", Request{support, "detokenize", "card", "support", Last4}, denied(RevealNotAllowed)},
 		{"another purpose", Request{payments, "detokenize", "card", "support", Full}, denied(PurposeNotAllowed)},
 		{"no purpose", Request{payments, "detokenize", "card", "", Masked}, denied(PurposeNotAllowed)},
 		{"reveal of another profile", Request{payments, "detokenize", "ssn", "support", Masked}, denied(NoRule)},
@@ -126,7 +134,7 @@ func TestNothingIsAllowedWithoutRules(t *testing.T) {
 // The vocabulary is the caller's; what it does with it later is of no matter.
 func TestPolicyIsASnapshot(t *testing.T) {
 	actions := map[string]ActionKind{"detokenize": RevealAction}
-	profiles := map[string][]string{"card": {"charge"}}
+	profiles := map[string]ProfileVocabulary{"card": {Purposes: []string{"charge"}}}
 	file := head + "  - {name: a, callers: [\"dns:a\"], actions: [detokenize], profiles: [card], purposes: [charge], reveal: MASKED}\n"
 	p, err := Parse("p", []byte(file), Vocabulary{actions, profiles})
 	if err != nil {
@@ -139,13 +147,98 @@ func TestPolicyIsASnapshot(t *testing.T) {
 	}
 }
 
-func TestRevealOrderAndNames(t *testing.T) {
-	if !(Unspecified < Masked && Masked < Full) {
-		t.Error("the levels are out of order")
+// revealRules returns rules for the same caller, profile and purpose, called r1,
+// r2 and so on, each with what is given as its reveal.
+func revealRules(reveals ...string) string {
+	var file strings.Builder
+	for i, reveal := range reveals {
+		fmt.Fprintf(&file, "  - {name: r%d, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: %s}\n", i+1, reveal)
 	}
-	for level, want := range map[Reveal]string{0: "UNSPECIFIED", 1: "MASKED", 2: "FULL", 3: "Reveal(3)"} {
-		if level.String() != want {
-			t.Errorf("%d is called %s, want %s", level, level, want)
+	return file.String()
+}
+
+func TestDecideReveal(t *testing.T) {
+	denied := func(reason Reason) Decision { return Decision{Reason: reason} }
+	allowed := func(rule string, reveal Reveal) Decision { return Decision{Allowed: true, Rule: rule, Reveal: reveal} }
+	for _, row := range []struct {
+		name  string
+		rules []string // what each rule says to reveal
+		asked Reveal
+		want  Decision
+	}{
+		{"a part", []string{"LAST4"}, Last4, allowed("r1", Last4)},
+		{"a part of a list", []string{"[MASKED, LAST4, EXPIRY]"}, Expiry, allowed("r1", Expiry)},
+		{"a part is not the masked form", []string{"LAST4"}, Masked, denied(RevealNotAllowed)},
+		{"a part is not the value", []string{"[LAST4, BIN, BRAND, NUMBER, EXPIRY]"}, Full, denied(RevealNotAllowed)},
+		{"the masked form has no parts", []string{"MASKED"}, Last4, denied(RevealNotAllowed)},
+		{"one part is not another", []string{"[LAST4, EXPIRY]"}, BIN, denied(RevealNotAllowed)},
+		{"the value has all parts", []string{"FULL"}, Number, allowed("r1", Number)},
+		{"even those that the profile has not", []string{"FULL"}, Routing, allowed("r1", Routing)},
+		{"but none that there is not", []string{"FULL"}, Routing + 1, denied(RevealNotAllowed)},
+
+		{"unspecified is the value", []string{"[LAST4, MASKED, FULL]"}, Unspecified, allowed("r1", Full)},
+		{"else the masked form", []string{"[LAST4, EXPIRY, MASKED]"}, Unspecified, allowed("r1", Masked)},
+		{"else the one part", []string{"EXPIRY"}, Unspecified, allowed("r1", Expiry)},
+		{"else it is not clear which", []string{"[LAST4, EXPIRY]"}, Unspecified, denied(RevealAmbiguous)},
+		{"not clear either over several rules", []string{"LAST4", "EXPIRY"}, Unspecified, denied(RevealAmbiguous)},
+		{"the same part by several rules", []string{"EXPIRY", "[EXPIRY]"}, Unspecified, allowed("r1", Expiry)},
+		{"the masked form of another rule", []string{"[LAST4, EXPIRY]", "MASKED"}, Unspecified, allowed("r2", Masked)},
+		{"the value of another rule", []string{"[LAST4, MASKED]", "BIN", "FULL"}, Unspecified, allowed("r3", Full)},
+
+		{"by the first rule that grants it", []string{"BIN", "[MASKED, LAST4]", "LAST4", "FULL"}, Last4, allowed("r2", Last4)},
+		{"or all", []string{"BIN", "FULL", "[MASKED, LAST4]"}, Last4, allowed("r2", Last4)},
+		{"by the rule that adds it", []string{"[BIN, LAST4]", "[BIN, LAST4]", "[LAST4, EXPIRY]"}, Expiry, allowed("r3", Expiry)},
+		{"all after each one", []string{"[MASKED, LAST4, BIN, BRAND, NUMBER, EXPIRY]", "FULL"}, Full, allowed("r2", Full)},
+		{"each one before all", []string{"[MASKED, LAST4, BIN, BRAND, NUMBER, EXPIRY]", "FULL"}, Number, allowed("r1", Number)},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := mustParse(t, head+revealRules(row.rules...))
+			if got := p.Decide(Request{"dns:a", "export", "card", "charge", row.asked}); got != row.want {
+				t.Errorf("got %+v, want %+v", got, row.want)
+			}
+		})
+	}
+}
+
+// However many rules grant something on the same data, a decision looks at no
+// more of them than there are forms.
+func TestFewRulesAreKept(t *testing.T) {
+	reveals := slices.Repeat([]string{"LAST4", "[LAST4, BIN]", "BIN", "BRAND", "MASKED", "[NUMBER, BRAND]", "EXPIRY", "FULL"}, 200)
+	p := mustParse(t, head+revealRules(reveals...))
+	kept := p.callers["dns:a"].grants[target{"export", "card"}].purposes["charge"].rules
+	if len(kept) != 7 {
+		t.Errorf("%d rules are kept", len(kept))
+	}
+}
+
+func TestRevealNames(t *testing.T) {
+	names := []string{
+		"UNSPECIFIED", "MASKED", "FULL", "LAST4", "BIN", "BRAND", "NUMBER", "EXPIRY", "NAME", "CVV", "DOMAIN", "COUNTRY",
+		"YEAR", "ROUTING",
+	}
+	for i, name := range names {
+		form := Reveal(i)
+		if form.String() != name {
+			t.Errorf("%d is called %s, want %s", i, form, name)
+		}
+		if got, ok := ParseReveal(name); got != form || ok != (form != Unspecified) {
+			t.Errorf("ParseReveal(%q) = %v, %v", name, got, ok)
+		}
+		if form.isPart() != (i > 2) {
+			t.Errorf("%s is a part: %v", name, form.isPart())
+		}
+	}
+	if Routing != Reveal(len(names)-1) {
+		t.Errorf("the last form is %d", Routing)
+	}
+	for _, form := range []Reveal{Routing + 1, 255} {
+		if want := fmt.Sprintf("Reveal(%d)", uint8(form)); form.String() != want || form.isPart() {
+			t.Errorf("%d is called %s, want %s", uint8(form), form, want)
+		}
+	}
+	for _, name := range []string{"", "full", " FULL", "FULL ", "LAST 4", "Reveal(3)"} {
+		if got, ok := ParseReveal(name); got != Unspecified || ok {
+			t.Errorf("ParseReveal(%q) = %v, %v", name, got, ok)
 		}
 	}
 }

@@ -16,7 +16,7 @@ type rule struct {
 	actions  []string
 	profiles []string
 	purposes []string
-	reveal   Reveal
+	reveal   forms // none unless an action is a RevealAction
 }
 
 var (
@@ -54,7 +54,7 @@ func (rr ruleReader) read(n *yaml.Node, index int) rule {
 	r.actions, need = rr.actions(s)
 	r.profiles = rr.profiles(s)
 	r.purposes = rr.purposes(s, r.profiles)
-	r.reveal = rr.reveal(s)
+	r.reveal = rr.reveal(s, r.profiles)
 	if need.known {
 		need.check(s)
 	}
@@ -150,7 +150,7 @@ func (rr ruleReader) purposes(s section, profiles []string) (purposes []string) 
 			continue
 		}
 		for _, profile := range profiles {
-			allowed := rr.vocabulary.Profiles[profile]
+			allowed := rr.vocabulary.Profiles[profile].Purposes
 			if slices.Contains(allowed, purpose.text) {
 				continue
 			}
@@ -166,19 +166,32 @@ func (rr ruleReader) purposes(s section, profiles []string) (purposes []string) 
 	return purposes
 }
 
-func (rr ruleReader) reveal(s section) Reveal {
-	if _, ok := s.keys["reveal"]; !ok {
-		return Unspecified
+// reveal reads the forms, of which each of the profiles must have those that
+// are parts.
+func (rr ruleReader) reveal(s section, profiles []string) (granted forms) {
+	for _, name := range s.textOrTexts("reveal") {
+		form, ok := ParseReveal(name.text)
+		if !ok {
+			s.wrong(name.node, "unknown reveal %s (known: %s)", quote(name.text), strings.Join(revealNames[Masked:], ", "))
+			continue
+		}
+		granted |= grantedBy(form)
+		if !form.isPart() {
+			continue
+		}
+		for _, profile := range profiles {
+			parts := rr.vocabulary.Profiles[profile].Parts
+			if slices.Contains(parts, name.text) {
+				continue
+			}
+			if len(parts) == 0 {
+				s.wrong(name.node, "profile %q has no part %q, nor any other", profile, name.text)
+				continue
+			}
+			s.wrong(name.node, "profile %q has no part %q (known: %s)", profile, name.text, strings.Join(parts, ", "))
+		}
 	}
-	name, ok := s.text("reveal")
-	if !ok {
-		return Unspecified
-	}
-	level, ok := parseReveal(name.text)
-	if !ok {
-		s.wrong(name.node, "unknown reveal level %s (known: %s, %s)", quote(name.text), Masked, Full)
-	}
-	return level
+	return granted
 }
 
 // needs says which actions of a rule need it to name what: one of them, or "".

@@ -106,6 +106,22 @@ func (s section) texts(key string) []item {
 	return items
 }
 
+// textOrTexts returns the strings under a key that has one, or a list of them
+// as texts reads it.
+func (s section) textOrTexts(key string) []item {
+	f, ok := s.keys[key]
+	switch {
+	case !ok:
+		return nil
+	case isText(f.value):
+		return []item{{f.value.Value, f.value}}
+	case f.value.Kind != yaml.SequenceNode || f.value.ShortTag() != "!!seq":
+		s.wrong(f.value, "%q must be a string or a list of strings, not %s", key, kindOf(f.value))
+		return nil
+	}
+	return s.texts(key)
+}
+
 // isText says whether a node is a string. What YAML takes for something else
 // has to be quoted.
 func isText(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" }

@@ -24,14 +24,21 @@ type target struct{ action, profile string }
 
 // grant is what is allowed on a target.
 type grant struct {
-	rule     string             // the first
-	purposes map[string]*levels // nil unless the action is a RevealAction
+	rule     string                  // the first
+	purposes map[string]*revealGrant // nil unless the action is a RevealAction
 }
 
-// levels is how much may be revealed for a purpose.
-type levels struct {
-	most  Reveal
-	rules [Full + 1]string // the first rule that grants a level or more
+// revealGrant is what may be revealed for a purpose. It keeps only the rules
+// that grant a form which none before them does, in the order of the file, and
+// so never more of them than there are forms.
+type revealGrant struct {
+	granted forms // by all of them together
+	rules   []revealRule
+}
+
+type revealRule struct {
+	name    string
+	granted forms
 }
 
 // compile turns rules into a table for each caller, unless they expand to more
@@ -85,7 +92,7 @@ func (t *table) add(r rule, actions map[string]ActionKind) {
 			if !ok {
 				g.rule = r.name
 				if kind == RevealAction {
-					g.purposes = make(map[string]*levels)
+					g.purposes = make(map[string]*revealGrant)
 				}
 				t.grants[target{action, profile}] = g
 			}
@@ -99,16 +106,30 @@ func (t *table) add(r rule, actions map[string]ActionKind) {
 // add adds the purposes of a rule.
 func (g grant) add(r rule) {
 	for _, purpose := range r.purposes {
-		l := g.purposes[purpose]
-		if l == nil {
-			l = new(levels)
-			g.purposes[purpose] = l
+		reveal := g.purposes[purpose]
+		if reveal == nil {
+			reveal = new(revealGrant)
+			g.purposes[purpose] = reveal
 		}
-		l.most = max(l.most, r.reveal)
-		for level := range l.rules[:r.reveal+1] {
-			if l.rules[level] == "" {
-				l.rules[level] = r.name
-			}
+		if r.reveal&^reveal.granted != 0 {
+			reveal.granted |= r.reveal
+			reveal.rules = append(reveal.rules, revealRule{r.name, r.reveal})
 		}
 	}
+}
+
+// decide decides which form is given to a request for one, and by which rule.
+func (g *revealGrant) decide(asked Reveal) Decision {
+	if asked == Unspecified {
+		var ok bool
+		if asked, ok = g.granted.choice(); !ok {
+			return Decision{Reason: RevealAmbiguous}
+		}
+	}
+	for _, r := range g.rules {
+		if r.granted.has(asked) {
+			return Decision{Allowed: true, Rule: r.name, Reveal: asked}
+		}
+	}
+	return Decision{Reason: RevealNotAllowed}
 }

@@ -31,8 +31,17 @@ type Vocabulary struct {
 	// Actions are the actions that the server knows, from its method table.
 	Actions map[string]ActionKind
 
-	// Profiles has the purposes that each profile allows, by its name.
-	Profiles map[string][]string
+	// Profiles are the profiles, by name.
+	Profiles map[string]ProfileVocabulary
+}
+
+// ProfileVocabulary is what a rule about a profile can speak of.
+type ProfileVocabulary struct {
+	// Purposes are the purposes that the profile allows.
+	Purposes []string
+
+	// Parts names the parts that its values have, as ParseReveal takes them.
+	Parts []string
 }
 
 // mostListed is how many known names an error lists.
