@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -23,6 +24,9 @@ type call struct {
 
 	// after, if set, is called once unit is committed, before the answer goes.
 	after func(context.Context)
+
+	// defect is why an item failed, if one did for a reason that is ours.
+	defect error
 }
 
 type callKey struct{}
@@ -61,6 +65,22 @@ func newRequestID() string {
 	return hex.EncodeToString(id[:])
 }
 
+// group returns the record of a part of a stream: the same call, about other
+// things.
+func (c *call) group() *call {
+	g := &call{method: c.method, event: c.event}
+	g.event.Time, g.event.Items, g.event.Records = time.Now(), nil, 0
+	return g
+}
+
+// again forgets what has been prepared, for a part of a stream that is done again.
+func (c *call) again() {
+	event := c.event
+	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
+	event.Decision, event.Rule = "", ""
+	*c = call{method: c.method, event: event}
+}
+
 // decide records a decision and returns its error, nil for one that allows.
 func (c *call) decide(d policy.Decision) error {
 	if !d.Allowed {
@@ -79,5 +99,11 @@ func (c *call) finish(r refusal, err error) {
 		c.event.Code, c.event.Reason = code.Code(r.code).String(), r.reason // the same numbers
 		c.unit = tokenizer.Unit{}
 		c.event.Reveal = ""
+		for i := range c.event.Items {
+			c.event.Items[i].Reveal = ""
+		}
+		if errors.Is(err, audit.ErrTooLarge) {
+			c.event.Items = nil
+		}
 	}
 }

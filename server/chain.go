@@ -150,16 +150,16 @@ func (s *Server) conclude(ctx context.Context, c *call, next func(context.Contex
 		err = ctx.Err() // nobody waits for the answer any more
 	}
 	failed := s.commit(ctx, c, err)
-	if errors.Is(failed, keystore.ErrKeyVersion) {
-		// A key of the unit has been retired since the handler took it. Nothing
-		// has happened yet, so all of it is done again, with the keys of now.
-		if again := s.keys.Reload(ctx, DefaultNamespace); again != nil {
-			err = again
-		} else {
+	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
+		// What the unit rests on has changed since the handler looked: a key of it
+		// has been retired or replaced, or somebody else brought the same value.
+		// Nothing has happened yet, so all of it is done again.
+		if err = s.fresh(ctx, failed); err == nil {
 			c.begin(ctx, c.event.Method, c.method, s.policy.Hash())
-			if err = next(ctx); err == nil {
-				err = ctx.Err()
-			}
+			err = next(ctx)
+		}
+		if err == nil {
+			err = ctx.Err()
 		}
 		failed = s.commit(ctx, c, err)
 	}
@@ -177,6 +177,46 @@ func (s *Server) conclude(ctx context.Context, c *call, next func(context.Contex
 	return err
 }
 
+// maxAttempts is how often a call is done before it is told that others were
+// always first. Each time somebody else has got further.
+const maxAttempts = 64
+
+// retriable says whether a unit would be another one if it were prepared again.
+func retriable(err error) bool {
+	return errors.Is(err, keystore.ErrKeyVersion) || errors.Is(err, tokenizer.ErrConflict)
+}
+
+// fresh sees to it that a call is done again with the keys of now.
+func (s *Server) fresh(ctx context.Context, failed error) error {
+	if errors.Is(failed, keystore.ErrKeyVersion) {
+		return s.keys.Reload(ctx, DefaultNamespace)
+	}
+	return nil
+}
+
+// commitGroup commits a part of a stream: do prepares it, and does so again if
+// others were first. Nothing of it may be sent before commitGroup has returned
+// nil.
+func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) error {
+	err := do()
+	failed := s.commit(ctx, c, err)
+	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
+		if err = s.fresh(ctx, failed); err == nil {
+			c.again()
+			err = do()
+		}
+		failed = s.commit(ctx, c, err)
+	}
+	if failed != nil && !c.committed {
+		err = failed
+		failed = s.commit(ctx, c, err)
+	}
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
 // commit makes a call's unit and event durable. It outlives the client's
 // patience, since whatever happened has to be recorded, but not its own bound.
 //
@@ -190,6 +230,9 @@ func (s *Server) commit(ctx context.Context, c *call, err error) error {
 			s.log.Error("call failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", err)
 		}
 	}
+	if c.defect != nil {
+		s.log.Error("item failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", c.defect)
+	}
 	c.finish(r, err)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Commit)
 	defer cancel()
@@ -201,6 +244,9 @@ func (s *Server) commit(ctx context.Context, c *call, err error) error {
 	}
 	c.committed = true
 	if failed == nil {
+		if len(c.unit.Updates)+len(c.unit.Deletes)+len(c.unit.Rewraps) > 0 || c.unit.Retire != (keystore.KeyID{}) {
+			s.upkeep.ScrubSoon()
+		}
 		return nil
 	}
 	s.log.Error("commit failed", "request_id", c.event.RequestID, "error", failed)
@@ -268,7 +314,7 @@ func (s *Server) authorize(ctx context.Context, _ string, next func(context.Cont
 
 // limit bounds how long a call may take, whatever deadline the client set.
 func (s *Server) limit(ctx context.Context, name string, next func(context.Context) error) error {
-	if methods[name].endless {
+	if m := methods[name]; m.endless || m.stream {
 		return next(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.limits.Deadline)

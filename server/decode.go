@@ -50,7 +50,7 @@ func (c lateCodec) open(e *envelope) error {
 	return nil
 }
 
-// lateDecoder registers services whose unary handlers decode into envelopes.
+// lateDecoder registers services whose handlers decode into envelopes.
 type lateDecoder struct {
 	grpc.ServiceRegistrar
 	codec lateCodec
@@ -77,7 +77,29 @@ func (r lateDecoder) RegisterService(desc *grpc.ServiceDesc, impl any) {
 			})
 		}
 	}
+	late.Streams = slices.Clone(desc.Streams)
+	for i, m := range late.Streams {
+		late.Streams[i].Handler = func(srv any, stream grpc.ServerStream) error {
+			return m.Handler(srv, lateStream{stream, r.codec})
+		}
+	}
 	r.ServiceRegistrar.RegisterService(&late, impl)
+}
+
+// lateStream decodes the messages of a stream by itself: grpc ends a stream at
+// once, in its own words, if it can't decode.
+type lateStream struct {
+	grpc.ServerStream
+	codec lateCodec
+}
+
+// RecvMsg receives a message and decodes it.
+func (s lateStream) RecvMsg(m any) error {
+	sealed := envelope{message: m}
+	if err := s.ServerStream.RecvMsg(&sealed); err != nil {
+		return err
+	}
+	return s.codec.open(&sealed)
 }
 
 // decodeError says that a message can't be decoded, and which of its fields is

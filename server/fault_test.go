@@ -39,14 +39,14 @@ func (s *faultyStore) Commit(ctx context.Context, unit tokenizer.Unit) (tokenize
 	return s.Store.Commit(ctx, unit)
 }
 
-func (s *faultyStore) Record(ctx context.Context, id uint64) (tokenizer.Record, error) {
+func (s *faultyStore) Records(ctx context.Context, ids ...uint64) ([]tokenizer.Found, error) {
 	if s.panics.Load() {
 		panic("4111111111111111")
 	}
 	if s.reads.Load() {
-		return tokenizer.Record{}, tokenizer.ErrUnavailable
+		return nil, tokenizer.ErrUnavailable
 	}
-	return s.Store.Record(ctx, id)
+	return s.Store.Records(ctx, ids...)
 }
 
 func (s *faultyStore) Check(ctx context.Context) error {

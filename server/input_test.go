@@ -120,7 +120,7 @@ func TestBadInput(t *testing.T) {
 		}, codes.InvalidArgument, "INVALID_METADATA", "metadata"},
 		{"one character changed", get(&coatcheckv1.DetokenizeRequest{Token: string(changed), Purpose: "support"}), codes.InvalidArgument, "INVALID_TOKEN", "token"},
 		{"no token", get(&coatcheckv1.DetokenizeRequest{Purpose: "support"}), codes.InvalidArgument, "INVALID_TOKEN", "token"},
-		{"a value as the token", get(&coatcheckv1.DetokenizeRequest{Token: "4111111111111111", Purpose: "support"}), codes.InvalidArgument, "INVALID_TOKEN", "token"},
+		{"a value as the token", get(&coatcheckv1.DetokenizeRequest{Token: "4111111111111111", Purpose: "support"}), codes.InvalidArgument, "PROFILE_REQUIRED", "profile"},
 		{"a token of another profile", get(&coatcheckv1.DetokenizeRequest{Token: card, Profile: "ssn", Purpose: "support"}), codes.NotFound, "TOKEN_NOT_FOUND", ""},
 		{"an unknown profile expected", get(&coatcheckv1.DetokenizeRequest{Token: card, Profile: "cart", Purpose: "support"}), codes.InvalidArgument, "UNKNOWN_PROFILE", "profile"},
 		{"an unknown method", raw("checkout", "/coatcheck.v1.TokenizationService/4111111111111111", nil), codes.Unimplemented, "UNKNOWN_METHOD", ""},
@@ -138,7 +138,7 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	for id, after := before, nextID(t, in); id < after; id++ {
-		if _, err := in.Store.Record(t.Context(), id); err == nil {
+		if found, err := in.Store.Records(t.Context(), id); err != nil || found[0].Err == nil {
 			t.Errorf("a refused call left record %d", id)
 		}
 	}

@@ -175,12 +175,16 @@ func (k *keyService) RetireKey(ctx context.Context, req *coatcheckv1.RetireKeyRe
 // inUse says why a key can't be retired, as far as is known before the commit.
 func inUse(key keystore.ShelvedKey) error {
 	switch {
-	case key.Class == keystore.Audit:
+	case key.Class == keystore.FPE:
+		return errKeyUncounted
+	case key.Class.Permanent():
 		return errKeyNamedForEver
 	case key.Active:
 		return errKeyActive
 	case key.Count.Records > 0 && key.Class == keystore.Token:
 		return errKeyHasTokens
+	case key.Count.Records > 0 && key.Class != keystore.Data:
+		return errKeyHasIndex
 	case key.Count.Records > 0:
 		return errKeyHasRecords
 	}
@@ -250,6 +254,7 @@ var classes = map[coatcheckv1.KeyClass]keystore.Class{
 	coatcheckv1.KeyClass_KEY_CLASS_INDEX:   keystore.Index,
 	coatcheckv1.KeyClass_KEY_CLASS_SUBJECT: keystore.Subject,
 	coatcheckv1.KeyClass_KEY_CLASS_AUDIT:   keystore.Audit,
+	coatcheckv1.KeyClass_KEY_CLASS_FPE:     keystore.FPE,
 }
 
 // classMessages is the other way round.

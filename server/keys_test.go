@@ -25,6 +25,7 @@ const (
 	tokenClass = coatcheckv1.KeyClass_KEY_CLASS_TOKEN
 	indexClass = coatcheckv1.KeyClass_KEY_CLASS_INDEX
 	auditClass = coatcheckv1.KeyClass_KEY_CLASS_AUDIT
+	fpeClass   = coatcheckv1.KeyClass_KEY_CLASS_FPE
 )
 
 // census returns the records under each version of a class, by version.
@@ -63,13 +64,13 @@ func TestKeysThroughTheirLife(t *testing.T) {
 	add("4111111111111111")
 	add("5555555555554444")
 	resp, err := keys.ListKeys(deadline(t), &coatcheckv1.ListKeysRequest{})
-	if err != nil || len(resp.GetKeys()) != 5 || resp.GetKeystoreState() != coatcheckv1.KeystoreState_KEYSTORE_STATE_READY {
+	if err != nil || len(resp.GetKeys()) != 6 || resp.GetKeystoreState() != coatcheckv1.KeystoreState_KEYSTORE_STATE_READY {
 		t.Fatalf("%v, %v", resp, err)
 	}
 	if k := resp.GetKeys()[0]; k.GetState() != coatcheckv1.KeyState_KEY_STATE_ACTIVE || k.GetRetirable() || k.GetRecords() != 2 || k.GetUses() != 2 || k.GetRootVersion() != 1 || time.Since(k.GetCreateTime().AsTime()) > time.Hour {
 		t.Errorf("the data key: %v", k)
 	}
-	for _, class := range []coatcheckv1.KeyClass{dataClass, tokenClass, indexClass, auditClass} {
+	for _, class := range []coatcheckv1.KeyClass{dataClass, tokenClass, indexClass, auditClass, fpeClass} {
 		made, err := keys.RotateKey(deadline(t), &coatcheckv1.RotateKeyRequest{KeyClass: class})
 		if err != nil || made.GetKey().GetVersion() != 2 || made.GetKey().GetState() != coatcheckv1.KeyState_KEY_STATE_ACTIVE || made.GetKey().GetKeyClass() != class {
 			t.Fatalf("%v: %v, %v", class, made, err)
@@ -102,6 +103,7 @@ func TestKeysThroughTheirLife(t *testing.T) {
 		{dataClass, 2, codes.FailedPrecondition, "KEY_IN_USE"},
 		{tokenClass, 1, codes.FailedPrecondition, "KEY_IN_USE"},
 		{auditClass, 1, codes.FailedPrecondition, "KEY_IN_USE"},
+		{fpeClass, 1, codes.FailedPrecondition, "KEY_IN_USE"},
 		{dataClass, 3, codes.NotFound, "KEY_NOT_FOUND"},
 		{dataClass, 0, codes.NotFound, "KEY_NOT_FOUND"},
 		{0, 1, codes.InvalidArgument, "INVALID_KEY_CLASS"},
@@ -117,6 +119,7 @@ func TestKeysThroughTheirLife(t *testing.T) {
 		"the key is the active one of its class; rotate first":                                 {KeyClass: dataClass, Version: 2},
 		"records are still under the key; keys rewrap moves them":                              {KeyClass: dataClass, Version: 1},
 		"audit keys are never retired, since the log names them":                               {KeyClass: auditClass, Version: 1},
+		"fpe keys are never retired, since nobody can count their tokens":                      {KeyClass: fpeClass, Version: 1},
 		"clients have tokens of this key; it is needed for as long as their records are there": {KeyClass: tokenClass, Version: 1},
 	} {
 		if _, err := keys.RetireKey(deadline(t), req); status.Convert(err).Message() != message {
@@ -176,8 +179,8 @@ func checkKeyEvents(t *testing.T, in *servertest.Instance) {
 		}
 	}
 	want := []string{
-		"create-keys[data/1 token/1 index/1 subject/1 audit/1]<nil>",
-		"rotate-key[data/2]<nil>", "rotate-key[token/2]<nil>", "rotate-key[index/2]<nil>", "rotate-key[audit/2]<nil>",
+		"create-keys[data/1 token/1 index/1 subject/1 audit/1 fpe/1]<nil>",
+		"rotate-key[data/2]<nil>", "rotate-key[token/2]<nil>", "rotate-key[index/2]<nil>", "rotate-key[audit/2]<nil>", "rotate-key[fpe/2]<nil>",
 		"rewrap<nil><nil>", "reseal[data/2]2",
 		"retire-key[data/1]<nil>validated", "retire-key[data/1]<nil>validated",
 		"retire-key[data/1]<nil>", "retire-key[index/1]<nil>",

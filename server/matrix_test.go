@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -9,11 +10,13 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server"
@@ -40,6 +43,122 @@ var matrix = map[string]struct {
 		allowed: []string{"support", "auditor"}, // payments may, but not for this purpose
 		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
 			_, err := coatcheckv1.NewTokenizationServiceClient(conn).Detokenize(ctx, &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "support"})
+			return err
+		},
+	},
+	coatcheckv1.TokenizationService_BatchTokenize_FullMethodName: {
+		allowed: []string{"checkout"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			resp, err := coatcheckv1.NewTokenizationServiceClient(conn).BatchTokenize(ctx, &coatcheckv1.BatchTokenizeRequest{Items: []*coatcheckv1.TokenizeRequest{{Profile: "card", Value: "4111111111111111"}}})
+			return firstError(err, resp.GetResults()...)
+		},
+	},
+	coatcheckv1.TokenizationService_BatchDetokenize_FullMethodName: {
+		allowed: []string{"support", "auditor"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			resp, err := coatcheckv1.NewTokenizationServiceClient(conn).BatchDetokenize(ctx, &coatcheckv1.BatchDetokenizeRequest{Items: []*coatcheckv1.DetokenizeRequest{{Token: token, Purpose: "support"}}})
+			return firstError(err, resp.GetResults()...)
+		},
+	},
+	coatcheckv1.TokenizationService_StreamTokenize_FullMethodName: {
+		allowed: []string{"checkout"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			stream, err := coatcheckv1.NewTokenizationServiceClient(conn).StreamTokenize(ctx)
+			if err != nil {
+				return err
+			}
+			resp, err := exchange(stream, &coatcheckv1.StreamTokenizeRequest{Request: &coatcheckv1.TokenizeRequest{Profile: "card", Value: "4111111111111111"}})
+			return firstError(err, resp.GetResult())
+		},
+	},
+	coatcheckv1.TokenizationService_StreamDetokenize_FullMethodName: {
+		allowed: []string{"support", "auditor"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			stream, err := coatcheckv1.NewTokenizationServiceClient(conn).StreamDetokenize(ctx)
+			if err != nil {
+				return err
+			}
+			resp, err := exchange(stream, &coatcheckv1.StreamDetokenizeRequest{Request: &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "support"}})
+			return firstError(err, resp.GetResult())
+		},
+	},
+	coatcheckv1.TokenService_GetToken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			_, err := coatcheckv1.NewTokenServiceClient(conn).GetToken(ctx, &coatcheckv1.GetTokenRequest{Token: token})
+			return err
+		},
+	},
+	coatcheckv1.TokenService_ListTokens_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewTokenServiceClient(conn).ListTokens(ctx, &coatcheckv1.ListTokensRequest{Profile: "card"})
+			return err
+		},
+	},
+	coatcheckv1.TokenService_LookupToken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewTokenServiceClient(conn).LookupToken(ctx, &coatcheckv1.LookupTokenRequest{Profile: "note", Value: "x"})
+			return err
+		},
+	},
+	coatcheckv1.TokenService_UpdateToken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			_, err := coatcheckv1.NewTokenServiceClient(conn).UpdateToken(ctx, &coatcheckv1.UpdateTokenRequest{
+				Token: token, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"metadata"}}, Metadata: map[string]string{"a": "b"},
+			})
+			return err
+		},
+	},
+	coatcheckv1.TokenService_RevokeToken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			_, err := coatcheckv1.NewTokenServiceClient(conn).RevokeToken(ctx, &coatcheckv1.RevokeTokenRequest{Token: token})
+			if err == nil { // methods are called in any order
+				_, err = coatcheckv1.NewTokenServiceClient(conn).RestoreToken(ctx, &coatcheckv1.RestoreTokenRequest{Token: token})
+			}
+			return err
+		},
+	},
+	coatcheckv1.TokenService_RestoreToken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			_, err := coatcheckv1.NewTokenServiceClient(conn).RestoreToken(ctx, &coatcheckv1.RestoreTokenRequest{Token: token})
+			return err
+		},
+	},
+	coatcheckv1.TokenService_DeleteToken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			// The token is needed by other methods: one that was never made will do.
+			_, err := coatcheckv1.NewTokenServiceClient(conn).DeleteToken(ctx, &coatcheckv1.DeleteTokenRequest{Token: "no such token", Profile: "card"})
+			if reason(err) == "TOKEN_NOT_FOUND" {
+				return nil
+			}
+			return err
+		},
+	},
+	coatcheckv1.TokenService_ImportTokens_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			resp, err := coatcheckv1.NewTokenServiceClient(conn).ImportTokens(ctx, &coatcheckv1.ImportTokensRequest{Items: []*coatcheckv1.ImportedToken{
+				{Request: &coatcheckv1.TokenizeRequest{Profile: "card", Value: "4111111111111111"}, Token: "from elsewhere"},
+			}})
+			return firstError(err, resp.GetResults()...)
+		},
+	},
+	coatcheckv1.TokenService_ExportTokens_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			stream, err := coatcheckv1.NewTokenServiceClient(conn).ExportTokens(ctx, &coatcheckv1.ExportTokensRequest{
+				Profile: "card", Recipient: "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj",
+			})
+			if err != nil {
+				return err
+			}
+			_, err = stream.Recv()
 			return err
 		},
 	},
@@ -117,6 +236,38 @@ var matrix = map[string]struct {
 	},
 }
 
+// firstError returns the error of a call, or else of the first of its results
+// that has one.
+func firstError[R interface{ GetError() *statuspb.Status }](err error, results ...R) error {
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		if st := r.GetError(); st != nil {
+			return status.FromProto(st).Err()
+		}
+	}
+	return nil
+}
+
+// exchange sends one message on a stream, half-closes, and returns the answer.
+func exchange[Req, Resp any](stream grpc.BidiStreamingClient[Req, Resp], req *Req) (*Resp, error) {
+	if err := stream.Send(req); err != nil && err != io.EOF { // then Recv says why
+		return nil, err
+	}
+	if err := stream.CloseSend(); err != nil {
+		return nil, err
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stream.Recv(); err != io.EOF {
+		return nil, fmt.Errorf("after the answer: %w", err)
+	}
+	return resp, nil
+}
+
 // deadline returns a context that ends before a test does.
 func deadline(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -186,7 +337,12 @@ func TestPurposesTimesReveals(t *testing.T) {
 		{"payments", "marketing", none, "PURPOSE_NOT_ALLOWED", 0},
 		{"payments", "", none, "PURPOSE_REQUIRED", 0},
 		{"payments", "4111111111111111", none, "INVALID_PURPOSE", 0},
-		{"payments", "charge", 7, "INVALID_REVEAL", 0},
+		{"payments", "charge", 99, "INVALID_REVEAL", 0},
+		{"payments", "charge", coatcheckv1.Reveal_REVEAL_LAST4, "1111", coatcheckv1.Reveal_REVEAL_LAST4},
+		{"payments", "charge", coatcheckv1.Reveal_REVEAL_BIN, "41111111", coatcheckv1.Reveal_REVEAL_BIN},
+		{"payments", "charge", coatcheckv1.Reveal_REVEAL_BRAND, "visa", coatcheckv1.Reveal_REVEAL_BRAND},
+		{"payments", "charge", coatcheckv1.Reveal_REVEAL_YEAR, "REVEAL_NOT_APPLICABLE", 0},
+		{"support", "support", coatcheckv1.Reveal_REVEAL_LAST4, "REVEAL_NOT_ALLOWED", 0},
 		{"support", "support", none, masked, asMasked},
 		{"support", "support", asMasked, masked, asMasked},
 		{"support", "support", asFull, "REVEAL_NOT_ALLOWED", 0},

@@ -110,6 +110,7 @@ type Server struct {
 	health          *componentHealth
 	policy          *policy.Policy
 	keys            *keystore.Keystore
+	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
 	log             *slog.Logger
 	limits          Limits
@@ -133,7 +134,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("server: incomplete configuration")
 	}
 	s := &Server{
-		policy: cfg.Policy, keys: cfg.Keystore, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		policy: cfg.Policy, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
 		health: newHealth(cfg.Logger, []component{
 			{name: "store", check: cfg.Store.Check},
@@ -143,8 +144,10 @@ func New(cfg Config) (*Server, error) {
 		}),
 	}
 	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
+	service := &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy, server: s}
 	services := lateDecoder{s.grpc, newLateCodec()}
-	coatcheckv1.RegisterTokenizationServiceServer(services, &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy})
+	coatcheckv1.RegisterTokenizationServiceServer(services, service)
+	coatcheckv1.RegisterTokenServiceServer(services, &tokens{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)
 	reflection.RegisterV1(s.grpc)

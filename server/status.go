@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -34,10 +35,22 @@ var (
 	errKeyNotFound      = errors.New("server: no such key")
 	errKeyActive        = errors.New("server: key is active")
 	errKeyHasRecords    = errors.New("server: key has records")
+	errKeyHasIndex      = errors.New("server: key has entries of the index")
 	errKeyHasTokens     = errors.New("server: key has tokens")
 	errKeyNamedForEver  = errors.New("server: audit key")
+	errKeyUncounted     = errors.New("server: fpe key")
 	errRate             = errors.New("server: rate out of range")
 
+	errBatchSize     = errors.New("server: too many items, or none")
+	errTooLarge      = errors.New("server: the response would be too large")
+	errMessageSize   = errors.New("server: message too large")
+	errInvalidReason = errors.New("server: malformed reason")
+	errCorrelation   = errors.New("server: correlation id too long")
+	errPageSize      = errors.New("server: page size out of range")
+	errUpdateMask    = errors.New("server: update mask names what can't be changed, or nothing")
+	errRecipient     = errors.New("server: not an age recipient")
+
+	errRevealAmbiguous   = errors.New("server: several parts are granted")
 	errNoRule            = errors.New("server: no rule")
 	errPurposeNotAllowed = errors.New("server: purpose not allowed")
 	errRevealNotAllowed  = errors.New("server: reveal not allowed")
@@ -63,6 +76,21 @@ var refusals = []refusal{
 	{err: tokenizer.ErrInvalidValue, code: codes.InvalidArgument, reason: "INVALID_VALUE", field: "value", message: "the value is not of the profile's type"},
 	{err: tokenizer.ErrInvalidMetadata, code: codes.InvalidArgument, reason: "INVALID_METADATA", field: "metadata", message: "the metadata is malformed"},
 	{err: tokenizer.ErrInvalidToken, code: codes.InvalidArgument, reason: "INVALID_TOKEN", field: "token", message: "not a token: mistyped, cut short or altered"},
+	{err: tokenizer.ErrProfileRequired, code: codes.InvalidArgument, reason: "PROFILE_REQUIRED", field: "profile", message: "the token doesn't name its profile, so it has to be given"},
+	{err: tokenizer.ErrInvalidSubject, code: codes.InvalidArgument, reason: "INVALID_SUBJECT", field: "subject", message: "the subject is malformed"},
+	{err: tokenizer.ErrInvalidTTL, code: codes.InvalidArgument, reason: "INVALID_TTL", field: "ttl", message: "the ttl is out of range"},
+	{err: tokenizer.ErrInvalidMaxUses, code: codes.InvalidArgument, reason: "INVALID_MAX_USES", field: "max_uses", message: "the number of uses is out of range"},
+	{err: tokenizer.ErrInvalidIdempotencyKey, code: codes.InvalidArgument, reason: "INVALID_IDEMPOTENCY_KEY", field: "idempotency_key", message: "the idempotency key is malformed"},
+	{err: tokenizer.ErrInvalidRedemption, code: codes.InvalidArgument, reason: "INVALID_REDEMPTION_ID", field: "redemption_id", message: "the redemption id is malformed"},
+	{err: tokenizer.ErrInvalidPage, code: codes.InvalidArgument, reason: "INVALID_PAGE_TOKEN", field: "page_token", message: "not a page token of this query"},
+	{err: tokenizer.ErrNoPart, code: codes.InvalidArgument, reason: "REVEAL_NOT_APPLICABLE", field: "reveal", message: "the value has no such part"},
+	{err: errBatchSize, code: codes.InvalidArgument, reason: "BATCH_TOO_LARGE", field: "items", message: "1 to 10000 items"},
+	{err: audit.ErrTooLarge, code: codes.InvalidArgument, reason: "BATCH_TOO_LARGE", field: "items", message: "what there is to record of the items is too large; send fewer at once"},
+	{err: errInvalidReason, code: codes.InvalidArgument, reason: "INVALID_REASON", field: "reason", message: "is longer than 256 bytes, or holds control characters"},
+	{err: errCorrelation, code: codes.InvalidArgument, reason: "INVALID_CORRELATION_ID", field: "correlation_id", message: "is longer than 128 bytes"},
+	{err: errPageSize, code: codes.InvalidArgument, reason: "INVALID_PAGE_SIZE", field: "page_size", message: "at most 1000"},
+	{err: errUpdateMask, code: codes.InvalidArgument, reason: "INVALID_UPDATE_MASK", field: "update_mask", message: "names metadata, ttl or both"},
+	{err: errRecipient, code: codes.InvalidArgument, reason: "INVALID_RECIPIENT", field: "recipient", message: "not an age recipient: age1 and 58 more characters"},
 	{err: errPurposeRequired, code: codes.InvalidArgument, reason: "PURPOSE_REQUIRED", field: "purpose", message: "a purpose is required"},
 	{err: errInvalidPurpose, code: codes.InvalidArgument, reason: "INVALID_PURPOSE", field: "purpose", message: "a purpose is of the form [a-z][a-z0-9-]{0,30}"},
 	{err: errInvalidReveal, code: codes.InvalidArgument, reason: "INVALID_REVEAL", field: "reveal", message: "unknown reveal level"},
@@ -74,23 +102,41 @@ var refusals = []refusal{
 
 	{err: tokenizer.ErrTokenNotFound, code: codes.NotFound, reason: "TOKEN_NOT_FOUND", message: "no such token"},
 
+	{err: tokenizer.ErrIdempotency, code: codes.AlreadyExists, reason: "IDEMPOTENCY_CONFLICT", message: "the idempotency key was used with other content"},
+	{err: tokenizer.ErrTokenTaken, code: codes.AlreadyExists, reason: "TOKEN_TAKEN", message: "the token stands for another value"},
+
+	{err: tokenizer.ErrExpired, code: codes.FailedPrecondition, reason: "TOKEN_EXPIRED", message: "the token has expired"},
+	{err: tokenizer.ErrRevoked, code: codes.FailedPrecondition, reason: "TOKEN_REVOKED", message: "the token has been revoked"},
+	{err: tokenizer.ErrSpent, code: codes.FailedPrecondition, reason: "TOKEN_SPENT", message: "the token has been used as often as it may be"},
+	{err: tokenizer.ErrSubjectErased, code: codes.FailedPrecondition, reason: "SUBJECT_ERASED", message: "the person whom it was about has been erased"},
+	{err: tokenizer.ErrHasToken, code: codes.FailedPrecondition, reason: "VALUE_HAS_TOKEN", message: "the value has another token"},
+	{err: tokenizer.ErrNotExportable, code: codes.FailedPrecondition, reason: "NOT_EXPORTABLE", message: "values of the profile are not kept, or must not be kept elsewhere"},
+	{err: tokenizer.ErrNoLookup, code: codes.FailedPrecondition, reason: "LOOKUP_NOT_DECLARED", message: "the profile doesn't declare lookup"},
+
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},
 
 	{err: errKeyActive, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is the active one of its class; rotate first"},
 	{err: errKeyHasRecords, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "records are still under the key; keys rewrap moves them"},
+	{err: errKeyHasIndex, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "entries of the index are still under the key; they move by themselves, those of idempotency keys go when their time is over"},
 	{err: errKeyHasTokens, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "clients have tokens of this key; it is needed for as long as their records are there"},
 	{err: errKeyNamedForEver, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "audit keys are never retired, since the log names them"},
+	{err: errKeyUncounted, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "fpe keys are never retired, since nobody can count their tokens"},
 	{err: keystore.ErrKeyInUse, code: codes.FailedPrecondition, reason: "KEY_IN_USE", message: "the key is active, or something is still under it"},
 	{err: keystore.ErrKeyExists, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
 	{err: keystore.ErrKeyChanged, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
+	{err: tokenizer.ErrConflict, code: codes.Aborted, reason: "CONFLICT", message: "it was changed by somebody else at the same time, again and again"},
 	{err: keystore.ErrKeyVersion, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
 
 	{err: errNoIdentity, code: codes.Unauthenticated, reason: "NO_IDENTITY", message: "the client certificate names no caller"},
 	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
+	{err: errRevealAmbiguous, code: codes.PermissionDenied, reason: "REVEAL_AMBIGUOUS", message: "the policy grants several parts and nothing more; name one"},
 	{err: errRevealNotAllowed, code: codes.PermissionDenied, reason: "REVEAL_NOT_ALLOWED", message: "the policy doesn't allow this much to be revealed"},
 
 	{err: keystore.ErrTooManyKeys, code: codes.ResourceExhausted, reason: "TOO_MANY_KEYS", message: "the class has as many versions as it can; retire some first"},
+	{err: tokenizer.ErrFull, code: codes.ResourceExhausted, reason: "FORMAT_FULL", message: "the profile's format has no token left for this value"},
+	{err: errMessageSize, code: codes.ResourceExhausted, reason: "MESSAGE_TOO_LARGE", message: "a message is larger than one may be"},
+	{err: errTooLarge, code: codes.ResourceExhausted, reason: "RESPONSE_TOO_LARGE", message: "the response would be larger than a message may be; ask for fewer"},
 	{err: keystore.ErrKeySpent, code: codes.ResourceExhausted, reason: "KEY_SPENT", message: "the data key has been used as often as a key may; it has to be rotated"},
 	{err: errOverloaded, code: codes.ResourceExhausted, reason: "OVERLOADED", message: "too many calls in flight", retry: 100 * time.Millisecond},
 
@@ -114,6 +160,7 @@ var refusals = []refusal{
 // unitErrors are how a store refuses a unit for what is in it.
 var unitErrors = []error{
 	keystore.ErrKeyVersion, keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, tokenizer.ErrDamaged,
+	tokenizer.ErrConflict, audit.ErrTooLarge,
 }
 
 // denials maps what policy says to errors.
@@ -121,6 +168,7 @@ var denials = map[policy.Reason]error{
 	policy.NoRule:            errNoRule,
 	policy.PurposeNotAllowed: errPurposeNotAllowed,
 	policy.RevealNotAllowed:  errRevealNotAllowed,
+	policy.RevealAmbiguous:   errRevealAmbiguous,
 }
 
 // denial returns the error of a decision that is not to allow.

@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
-	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -12,113 +15,120 @@ import (
 // DefaultNamespace is the namespace of a call that names none.
 const DefaultNamespace = "default"
 
-// tokenization is coatcheck.v1.TokenizationService.
+// tokenization is coatcheck.v1.TokenizationService. Its methods prepare, and the
+// chain commits what they have prepared before it leaves.
 type tokenization struct {
 	coatcheckv1.UnimplementedTokenizationServiceServer
 	tokenizer *tokenizer.Tokenizer
 	policy    *policy.Policy
+	server    *Server
 }
 
-// Tokenize prepares a token; the chain commits it.
+// Tokenize prepares a token.
 func (t *tokenization) Tokenize(ctx context.Context, req *coatcheckv1.TokenizeRequest) (*coatcheckv1.TokenizeResponse, error) {
 	c := callFrom(ctx)
-	c.event.Namespace = DefaultNamespace
-	// Only the name of a declared profile is recorded: anything else may be a
-	// value that a client put into the wrong field.
-	if _, err := t.tokenizer.Profile(req.GetProfile()); err != nil {
+	deeds := newDeeds(1)
+	responses, err := t.tokenize(ctx, c, []*coatcheckv1.TokenizeRequest{req}, deeds)
+	if err = c.tell(&deeds[0], err); err != nil {
 		return nil, err
 	}
-	c.event.Profile = req.GetProfile()
-	decision := t.policy.Decide(policy.Request{
-		Caller: c.event.Caller, Action: c.method.action, Profile: req.GetProfile(),
-	})
-	if err := c.decide(decision); err != nil {
-		return nil, err
-	}
-	made, err := t.tokenizer.Tokenize(ctx, tokenizer.TokenizeRequest{
-		Namespace: DefaultNamespace,
-		Profile:   req.GetProfile(),
-		Value:     tokenizer.NewValue(req.GetValue()),
-		Metadata:  req.GetMetadata(),
-	}, &c.unit)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.name(ctx, c, made.Token); err != nil {
-		return nil, err
-	}
-	return &coatcheckv1.TokenizeResponse{Token: string(made.Token), Masked: made.Masked}, nil
+	return responses[0], nil
 }
 
-// Detokenize asks policy, then opens the record; the chain commits the event
-// before the value leaves.
+// Detokenize asks policy, then opens the record.
 func (t *tokenization) Detokenize(ctx context.Context, req *coatcheckv1.DetokenizeRequest) (*coatcheckv1.DetokenizeResponse, error) {
 	c := callFrom(ctx)
-	c.event.Namespace = DefaultNamespace
-	token := tokenizer.Token(req.GetToken())
-	ref, err := t.tokenizer.Inspect(token, req.GetProfile())
-	if err != nil {
+	deeds := newDeeds(1)
+	responses, err := t.detokenize(ctx, c, []*coatcheckv1.DetokenizeRequest{req}, deeds)
+	if err = c.tell(&deeds[0], err); err != nil {
 		return nil, err
 	}
-	c.event.Profile = ref.Profile.Name
-	unnamed := t.name(ctx, c, token)
-	reveal, err := t.reveal(c, req, ref.Profile)
-	if err != nil {
-		return nil, err // a denial is one whether there are keys or not
-	}
-	if unnamed != nil {
-		return nil, unnamed
-	}
-	form, given := tokenizer.Masked, coatcheckv1.Reveal_REVEAL_MASKED
-	if reveal == policy.Full {
-		form, given = tokenizer.Full, coatcheckv1.Reveal_REVEAL_FULL
-	}
-	value, err := t.tokenizer.Detokenize(ctx, DefaultNamespace, ref, form)
-	if err != nil {
-		return nil, err
-	}
-	c.event.Reveal = reveal.String()
-	return &coatcheckv1.DetokenizeResponse{Value: value.Reveal(), Reveal: given}, nil
+	return responses[0], nil
 }
 
-// reveal decides how much the caller gets to see.
-func (t *tokenization) reveal(c *call, req *coatcheckv1.DetokenizeRequest, p tokenizer.Profile) (policy.Reveal, error) {
-	purpose := req.GetPurpose()
-	if purpose == "" {
-		return 0, errPurposeRequired
+// BatchTokenize prepares many tokens in one unit.
+func (t *tokenization) BatchTokenize(ctx context.Context, req *coatcheckv1.BatchTokenizeRequest) (*coatcheckv1.BatchTokenizeResponse, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	if n := len(req.GetItems()); n == 0 || n > MaxBatch {
+		return nil, errBatchSize
 	}
-	if !tokenizer.ValidPurpose(purpose) {
-		return 0, errInvalidPurpose
+	deeds := newDeeds(len(req.GetItems()))
+	responses, err := t.tokenize(ctx, c, req.GetItems(), deeds)
+	if err != nil {
+		return nil, err
 	}
-	asked, ok := reveals[req.GetReveal()]
-	if !ok {
-		return 0, errInvalidReveal
+	c.tellAll(deeds)
+	resp := &coatcheckv1.BatchTokenizeResponse{Results: tokenizeResults(responses, deeds)}
+	return resp, t.fits(resp)
+}
+
+// fits refuses an answer that is larger than a message may be: grpc would, after
+// its call had been committed.
+func (t *tokenization) fits(m proto.Message) error {
+	if proto.Size(m) > t.server.limits.MessageSize {
+		return errTooLarge
 	}
-	// As with profiles, only a purpose that is declared is recorded.
-	for _, declared := range p.Purposes {
-		if purpose == declared {
-			c.event.Purpose = purpose
+	return nil
+}
+
+// tokenizeResults returns the results of deeds.
+func tokenizeResults(responses []*coatcheckv1.TokenizeResponse, deeds []deed) []*coatcheckv1.TokenizeResult {
+	results := make([]*coatcheckv1.TokenizeResult, len(deeds))
+	for i := range deeds {
+		if deeds[i].err != nil {
+			results[i] = &coatcheckv1.TokenizeResult{Result: &coatcheckv1.TokenizeResult_Error{Error: itemError(deeds[i].err)}}
+		} else {
+			results[i] = &coatcheckv1.TokenizeResult{Result: &coatcheckv1.TokenizeResult_Response{Response: responses[i]}}
 		}
 	}
-	decision := t.policy.Decide(policy.Request{
-		Caller: c.event.Caller, Action: c.method.action, Profile: p.Name, Purpose: purpose, Reveal: asked,
-	})
-	return decision.Reveal, c.decide(decision)
+	return results
 }
 
-// reveals maps the API's levels to policy's.
-var reveals = map[coatcheckv1.Reveal]policy.Reveal{
-	coatcheckv1.Reveal_REVEAL_UNSPECIFIED: policy.Unspecified,
-	coatcheckv1.Reveal_REVEAL_MASKED:      policy.Masked,
-	coatcheckv1.Reveal_REVEAL_FULL:        policy.Full,
-}
-
-// name puts a token's keyed digest into the event.
-func (t *tokenization) name(ctx context.Context, c *call, token tokenizer.Token) error {
-	digest, err := t.tokenizer.Digest(ctx, DefaultNamespace, token)
-	if err != nil {
-		return err
+// BatchDetokenize opens many records.
+func (t *tokenization) BatchDetokenize(ctx context.Context, req *coatcheckv1.BatchDetokenizeRequest) (*coatcheckv1.BatchDetokenizeResponse, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	if n := len(req.GetItems()); n == 0 || n > MaxBatch {
+		return nil, errBatchSize
 	}
-	c.event.Items = []audit.Item{{Token: digest}}
-	return nil
+	deeds := newDeeds(len(req.GetItems()))
+	responses, err := t.detokenize(ctx, c, req.GetItems(), deeds)
+	if err != nil {
+		return nil, err
+	}
+	resp := &coatcheckv1.BatchDetokenizeResponse{Results: make([]*coatcheckv1.DetokenizeResult, len(deeds))}
+	// An answer that doesn't fit would be refused by grpc after the event has said
+	// that it was given.
+	room := t.server.limits.MessageSize - responseReserve*len(deeds)
+	for i := range deeds {
+		if deeds[i].err == nil {
+			if room -= proto.Size(responses[i]); room < 0 {
+				deeds[i].fail(errTooLarge)
+			}
+		}
+		resp.Results[i] = detokenizeResult(responses[i], &deeds[i])
+	}
+	c.tellAll(deeds)
+	return resp, nil
+}
+
+// responseReserve is what a result takes in an answer beside its value, in bytes:
+// at most that of an error.
+const responseReserve = 320
+
+// detokenizeResult returns the result of a deed.
+func detokenizeResult(response *coatcheckv1.DetokenizeResponse, d *deed) *coatcheckv1.DetokenizeResult {
+	if d.err != nil {
+		return &coatcheckv1.DetokenizeResult{Result: &coatcheckv1.DetokenizeResult_Error{Error: itemError(d.err)}}
+	}
+	return &coatcheckv1.DetokenizeResult{Result: &coatcheckv1.DetokenizeResult_Response{Response: response}}
+}
+
+// timestamp returns a time as the API has it, nil for zero.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }

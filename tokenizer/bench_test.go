@@ -15,7 +15,7 @@ func BenchmarkReseal(b *testing.B) {
 	k := newKit(b)
 	var unit tokenizer.Unit
 	for n := range records {
-		if _, err := k.Tokenize(b.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "note", Value: tokenizer.NewValue(fmt.Sprint("value ", n))}, &unit); err != nil {
+		if _, err := k.Tokenize(b.Context(), namespace, tokenizer.TokenizeRequest{Profile: "note", Value: tokenizer.NewValue(fmt.Sprint("value ", n))}, &unit); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 )
 
-// Record is one stored ciphertext with its header.
+// Record is one stored ciphertext with its header. It is what is kept of a
+// token; or, without a profile, of a subject (see subject.go).
 //
 // The header is bound to the ciphertext: whoever moves a ciphertext to another
 // record, or edits the header, is found out when it is opened.
@@ -20,44 +21,130 @@ type Record struct {
 	Namespace    string // at most 255 bytes
 	Profile      string // at most 255 bytes
 	Created      time.Time
-	KeyVersion   uint32  // of the data key that sealed it
-	TokenVersion uint32  // of the token key that made its token
-	Check        [4]byte // random; a token has to match it
-	Value        []byte  // the normal form of the value, sealed
-	Metadata     []byte  // the labels, sealed; nil when there are none
+	Expires      time.Time // to the second; zero stands for never
+	KeyVersion   uint32    // of the data key that sealed it
+	TokenVersion uint32    // of the token key that made its token; 0 if none did
+	Check        [4]byte   // random; a token that is a sealed id has to match it
+	State        State
+	Imported     bool   // its token was made elsewhere
+	Subject      uint64 // the record of the subject whose secret it is sealed under too; 0 if none
+	MaxUses      uint32 // how often it may be revealed; 0 stands for no bound
+	Uses         uint32 // how often it has been, where there is a bound
+	Value        []byte // the normal form of the value, sealed; nil once it has been shredded
+	Details      []byte // sealed details, see details.go; nil when there are none
+
+	// Legacy marks a record in the form that it was stored in before there were
+	// lives of tokens. All that form lacks is zero.
+	Legacy bool
 }
 
-// recordFormat is the first byte of a stored record. A later format gets
-// another number; this one stays readable.
-const recordFormat = 1
+// State says what has become of a token. The numbers are part of stored forms.
+type State uint8
 
-// maxRecord bounds a stored record: the largest value, the most metadata and
-// the header, with room.
-const maxRecord = 1 << 18
+// States.
+const (
+	Active  State = 0
+	Revoked State = 1 // until it is restored
+	Spent   State = 2 // used as often as it may be
+	Expired State = 3 // the value has been shredded
+	Deleted State = 4 // kept only so that its token is never made again
+)
+
+// String returns the name of the state, as in "active".
+func (s State) String() string {
+	switch s {
+	case Active:
+		return "active"
+	case Revoked:
+		return "revoked"
+	case Spent:
+		return "spent"
+	case Expired:
+		return "expired"
+	case Deleted:
+		return "deleted"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Formats of stored records: the first byte. Both stay readable; new ones are
+// of the second.
+const (
+	legacyFormat = 1
+	recordFormat = 2
+)
+
+// MaxValue is the size of the largest value in bytes, in its normal form.
+const MaxValue = 1 << 20
+
+// maxRecord bounds a stored record: the largest value, the most details and the
+// header, with room.
+const maxRecord = MaxValue + 1<<16
+
+// imported is a bit of the flags of a stored record.
+const imported = 1
 
 // AppendBinary appends the stored form of the record, without its id, which is
 // the key under which it is stored:
 //
 //	format(1) check(4) created(8) key version(uvarint) token version(uvarint)
 //	namespace(uvarint length, bytes) profile(same)
-//	value(same) metadata(same)
+//	state(1) flags(1) expires(uvarint) subject(uvarint) max uses(uvarint) uses(uvarint)
+//	value(same) details(same)
 //
-// created is in Unix seconds; integers of fixed size are big endian. It fails
-// for a record that ParseRecord would refuse.
+// A legacy record, of format 1, lacks the third line. Times are in Unix
+// seconds, 0 for never; integers of fixed size are big endian; flag 1 is
+// Imported. It fails for a record that ParseRecord would refuse.
 func (r Record) AppendBinary(dst []byte) ([]byte, error) {
-	if len(r.Namespace) > 255 || len(r.Profile) > 255 ||
-		len(r.Value)+len(r.Metadata) > maxRecord-1024 {
+	if len(r.Namespace) > 255 || len(r.Profile) > 255 || len(r.Value)+len(r.Details) > maxRecord-1024 {
 		return dst, fmt.Errorf("tokenizer: record %d is too large to be stored", r.ID)
 	}
-	dst = append(dst, recordFormat)
+	if r.State > Deleted || r.expires() < 0 || (r.Legacy && !r.plain()) {
+		return dst, fmt.Errorf("tokenizer: record %d has no stored form", r.ID)
+	}
+	dst = append(dst, r.format())
 	dst = append(dst, r.Check[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Created.Unix()))
 	dst = binary.AppendUvarint(dst, uint64(r.KeyVersion))
 	dst = binary.AppendUvarint(dst, uint64(r.TokenVersion))
 	dst = appendField(dst, r.Namespace)
 	dst = appendField(dst, r.Profile)
+	if !r.Legacy {
+		dst = append(dst, byte(r.State), r.flags())
+		dst = binary.AppendUvarint(dst, uint64(r.expires()))
+		dst = binary.AppendUvarint(dst, r.Subject)
+		dst = binary.AppendUvarint(dst, uint64(r.MaxUses))
+		dst = binary.AppendUvarint(dst, uint64(r.Uses))
+	}
 	dst = appendField(dst, r.Value)
-	return appendField(dst, r.Metadata), nil
+	return appendField(dst, r.Details), nil
+}
+
+func (r *Record) format() byte {
+	if r.Legacy {
+		return legacyFormat
+	}
+	return recordFormat
+}
+
+func (r *Record) flags() byte {
+	if r.Imported {
+		return imported
+	}
+	return 0
+}
+
+// expires returns Expires as it is stored.
+func (r *Record) expires() int64 {
+	if r.Expires.IsZero() {
+		return 0
+	}
+	return r.Expires.Unix()
+}
+
+// plain says whether a record has nothing that a legacy one can't have.
+func (r *Record) plain() bool {
+	return r.State == Active && !r.Imported && r.Expires.IsZero() && r.Subject == 0 && r.MaxUses == 0 && r.Uses == 0
 }
 
 // ParseRecord reads the stored form of the record with the id. The result
@@ -66,7 +153,9 @@ func (r Record) AppendBinary(dst []byte) ([]byte, error) {
 func ParseRecord(id uint64, b []byte) (Record, error) {
 	p := parser{rest: b}
 	r := Record{ID: id}
-	if p.take(1)[0] != recordFormat {
+	form := p.take(1)[0]
+	r.Legacy = form == legacyFormat
+	if !r.Legacy && form != recordFormat {
 		p.bad = true
 	}
 	copy(r.Check[:], p.take(4))
@@ -75,8 +164,11 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 	r.TokenVersion = p.version()
 	r.Namespace = string(p.field())
 	r.Profile = string(p.field())
+	if !r.Legacy {
+		p.life(&r)
+	}
 	r.Value = append([]byte(nil), p.field()...)
-	r.Metadata = append([]byte(nil), p.field()...)
+	r.Details = append([]byte(nil), p.field()...)
 	if p.bad || len(p.rest) != 0 || len(b) > maxRecord ||
 		len(r.Namespace) > 255 || len(r.Profile) > 255 {
 		return Record{}, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
@@ -84,34 +176,56 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 	return r, nil
 }
 
-// ParseRecordKeys returns the keys that a stored record is under: the data key
-// that seals it and the token key that made its token. It looks no further, so
-// it is cheaper than ParseRecord, and finds less damage.
-func ParseRecordKeys(id uint64, b []byte) (data, token keystore.KeyID, err error) {
-	p := parser{rest: b}
-	p.bad = p.take(1)[0] != recordFormat
-	p.take(4)
-	p.take(8)
-	data, token = keystore.KeyID{Class: keystore.Data}, keystore.KeyID{Class: keystore.Token}
-	data.Version, token.Version = p.version(), p.version()
-	data.Namespace = string(p.field())
-	token.Namespace = data.Namespace
-	if p.bad {
-		return data, token, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
+// life takes what a legacy record lacks.
+func (p *parser) life(r *Record) {
+	marks := p.take(2)
+	r.State, r.Imported = State(marks[0]), marks[1] == imported
+	if r.State > Deleted || marks[1] > imported {
+		p.bad = true
 	}
-	return data, token, nil
+	if at := p.uvarint(); at > maxTime {
+		p.bad = true
+	} else if at > 0 {
+		r.Expires = time.Unix(int64(at), 0).UTC()
+	}
+	r.Subject = p.uvarint()
+	r.MaxUses, r.Uses = p.version(), p.version()
 }
 
-// SameHeader says whether two records are the same but for what is sealed, and
-// under which key.
-func (r Record) SameHeader(o Record) bool {
+// maxTime is the last second that a time.Time can be written in RFC 3339.
+const maxTime = 253402300799
+
+// ParseRecordHead returns the part of a stored record that says what it is
+// under and of which profile. It looks no further, so it is cheaper than
+// ParseRecord, and finds less damage.
+func ParseRecordHead(id uint64, b []byte) (Record, error) {
+	p := parser{rest: b}
+	r := Record{ID: id}
+	form := p.take(1)[0]
+	p.bad = form != recordFormat && form != legacyFormat
+	p.take(4)
+	p.take(8)
+	r.KeyVersion, r.TokenVersion = p.version(), p.version()
+	r.Namespace, r.Profile = string(p.field()), string(p.field())
+	if p.bad {
+		return Record{}, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
+	}
+	return r, nil
+}
+
+// SameOrigin says whether one record can take the place of the other: they are
+// of one token.
+func (r Record) SameOrigin(o Record) bool {
 	return r.ID == o.ID && r.Namespace == o.Namespace && r.Profile == o.Profile &&
 		r.Created.Equal(o.Created) && r.TokenVersion == o.TokenVersion && r.Check == o.Check
 }
 
 // Equal says whether two records are the same.
 func (r Record) Equal(o Record) bool {
-	return r.SameHeader(o) && r.KeyVersion == o.KeyVersion && bytes.Equal(r.Value, o.Value) && bytes.Equal(r.Metadata, o.Metadata)
+	return r.SameOrigin(o) && r.KeyVersion == o.KeyVersion && r.Legacy == o.Legacy && r.State == o.State &&
+		r.Imported == o.Imported && r.Expires.Equal(o.Expires) && r.Subject == o.Subject &&
+		r.MaxUses == o.MaxUses && r.Uses == o.Uses &&
+		bytes.Equal(r.Value, o.Value) && bytes.Equal(r.Details, o.Details)
 }
 
 // DataKey names the data key that seals the record.
@@ -119,17 +233,20 @@ func (r Record) DataKey() keystore.KeyID {
 	return keystore.KeyID{Namespace: r.Namespace, Class: keystore.Data, Version: r.KeyVersion}
 }
 
-// TokenKey names the token key that made the record's token.
+// TokenKey names the token key that made the record's token; the version is 0
+// if none did.
 func (r Record) TokenKey() keystore.KeyID {
 	return keystore.KeyID{Namespace: r.Namespace, Class: keystore.Token, Version: r.TokenVersion}
 }
 
 // Ciphertexts returns how many times its data key has sealed for the record.
-func (r Record) Ciphertexts() uint64 {
-	if len(r.Metadata) == 0 {
-		return 1
+func (r *Record) Ciphertexts() (n uint64) {
+	for _, sealed := range [...][]byte{r.Value, r.Details} {
+		if len(sealed) > 0 {
+			n++
+		}
 	}
-	return 2
+	return n
 }
 
 // appendField appends a byte string with its length before it.
@@ -194,42 +311,84 @@ func (p *parser) field() []byte {
 type part byte
 
 const (
-	partValue    part = 'v'
-	partMetadata part = 'm'
+	partValue   part = 'v'
+	partDetails part = 'm'
 )
 
 // additionalData appends what a ciphertext is bound to (DESIGN.md section 5:
-// format version, namespace, profile, id; the check, the time and the version
-// of the token key too, so that no part of the header can be edited).
-func (r Record) additionalData(dst []byte, p part) []byte {
+// format version, namespace, profile, id and subject; and all else that stands
+// in the header but the version of the data key, so that no part of it can be
+// edited).
+func (r *Record) additionalData(dst []byte, p part) []byte {
 	dst = append(dst, "coatcheck record"...)
-	dst = append(dst, recordFormat, byte(p))
+	dst = append(dst, r.format(), byte(p))
 	dst = binary.BigEndian.AppendUint64(dst, r.ID)
 	dst = append(dst, r.Check[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Created.Unix()))
 	dst = binary.BigEndian.AppendUint32(dst, r.TokenVersion)
+	if !r.Legacy {
+		dst = append(dst, byte(r.State), r.flags())
+		dst = binary.BigEndian.AppendUint64(dst, uint64(r.expires()))
+		dst = binary.BigEndian.AppendUint64(dst, r.Subject)
+		dst = binary.BigEndian.AppendUint32(dst, r.MaxUses)
+		dst = binary.BigEndian.AppendUint32(dst, r.Uses)
+	}
 	dst = appendField(dst, r.Namespace)
 	return appendField(dst, r.Profile)
 }
 
-// seal encrypts value and labels into the record, whose header is complete but
-// for the key version, under the ring's newest data key.
-func (r *Record) seal(ring *keystore.Keyring, value, labels []byte) error {
-	var buf [128]byte
-	var err error
-	r.Value, r.KeyVersion, err = ring.Seal(nil, value, r.additionalData(buf[:0], partValue))
-	if err != nil || len(labels) == 0 {
-		return err
+// maxAdditional is room for the additional data of a usual record.
+const maxAdditional = 192
+
+// seal encrypts value and details into the record, whose header is complete but
+// for the key version, under the ring's newest data key and, if the record has
+// a subject, the subject's secret. What is empty is not there.
+func (r *Record) seal(ring *keystore.Keyring, secret *[keystore.SubjectSecretSize]byte, value, details []byte) (err error) {
+	r.Legacy, r.Value, r.Details = false, nil, nil
+	if len(value) > 0 {
+		if r.Value, err = r.sealPart(ring, secret, value, partValue); err != nil {
+			return err
+		}
 	}
-	r.Metadata, _, err = ring.Seal(nil, labels, r.additionalData(buf[:0], partMetadata))
-	return err
+	if len(details) > 0 {
+		if r.Details, err = r.sealPart(ring, secret, details, partDetails); err != nil {
+			return err
+		}
+	}
+	if r.Ciphertexts() == 0 {
+		r.KeyVersion = ring.ActiveVersion(keystore.Data)
+	}
+	return nil
 }
 
-// open decrypts one part of the record. A record that doesn't open under the
-// key that it names is ErrDamaged.
-func (r Record) open(ring *keystore.Keyring, sealed []byte, p part) ([]byte, error) {
-	var buf [128]byte
-	plain, err := ring.Open(nil, r.KeyVersion, sealed, r.additionalData(buf[:0], p))
+// sealPart encrypts one part.
+func (r *Record) sealPart(ring *keystore.Keyring, secret *[keystore.SubjectSecretSize]byte, plain []byte, p part) (sealed []byte, err error) {
+	additional := r.additionalData(make([]byte, 0, maxAdditional), p)
+	if r.Subject != 0 {
+		sealed, r.KeyVersion, err = ring.SealFor(nil, plain, additional, secret)
+	} else {
+		sealed, r.KeyVersion, err = ring.Seal(nil, plain, additional)
+	}
+	return sealed, err
+}
+
+// open decrypts one part of the record, nil if it isn't there. A record that
+// doesn't open under the key that it names is ErrDamaged.
+func (r *Record) open(ring *keystore.Keyring, secret *[keystore.SubjectSecretSize]byte, p part) (plain []byte, err error) {
+	sealed := r.Value
+	if p == partDetails {
+		sealed = r.Details
+	}
+	if len(sealed) == 0 {
+		return nil, nil
+	}
+	var buf [maxAdditional]byte
+	additional := r.additionalData(buf[:0], p)
+	if r.Subject != 0 {
+		plain, err = ring.OpenFor(nil, r.KeyVersion, sealed, additional, secret)
+	} else {
+		plain, err = ring.Open(nil, r.KeyVersion, sealed, additional)
+	}
 	if errors.Is(err, keystore.ErrOpen) || errors.Is(err, keystore.ErrKeyVersion) {
 		// Of a key that is gone, retrying doesn't bring it back: it isn't wrapped.
 		return nil, fmt.Errorf("%w: record %d doesn't open: %v", ErrDamaged, r.ID, err)

@@ -10,25 +10,44 @@ import (
 	"time"
 )
 
-// golden is the record whose stored form and additional data are pinned in
-// testdata/record-v1.txt.
-var golden = Record{
-	ID: 0x0102030405060708, Namespace: "default", Profile: "card",
-	Created: time.Unix(1_764_000_000, 0).UTC(), KeyVersion: 300, TokenVersion: 5,
-	Check: [4]byte{0xde, 0xad, 0xbe, 0xef}, Value: []byte("sealed value"), Metadata: []byte("sealed labels"),
+// legacy is the record whose stored form and additional data are pinned in
+// testdata/record-v1.txt, golden that of record-v2.txt.
+var (
+	legacy = Record{
+		ID: 0x0102030405060708, Namespace: "default", Profile: "card",
+		Created: time.Unix(1_764_000_000, 0).UTC(), KeyVersion: 300, TokenVersion: 5,
+		Check: [4]byte{0xde, 0xad, 0xbe, 0xef}, Value: []byte("sealed value"), Details: []byte("sealed labels"), Legacy: true,
+	}
+	golden = Record{
+		ID: 0x0102030405060708, Namespace: "default", Profile: "cvv",
+		Created: time.Unix(1_764_000_000, 0).UTC(), Expires: time.Unix(1_764_000_900, 0).UTC(), KeyVersion: 300, TokenVersion: 5,
+		Check: [4]byte{0xde, 0xad, 0xbe, 0xef}, State: Spent, Imported: true, Subject: 0x1122334455, MaxUses: 200, Uses: 199,
+		Value: []byte("sealed value"), Details: []byte("sealed details"),
+	}
+)
+
+func TestRecordVectors(t *testing.T) {
+	t.Run("v1", func(t *testing.T) { testRecordVector(t, legacy, "testdata/record-v1.txt", "metadata") })
+	t.Run("v2", func(t *testing.T) { testRecordVector(t, golden, "testdata/record-v2.txt", "details") })
 }
 
-func TestRecordVector(t *testing.T) {
-	vectors := readVectors(t, "testdata/record-v1.txt")
+func testRecordVector(t *testing.T, golden Record, path, sealed string) {
+	vectors := readVectors(t, path)
 	stored, err := golden.AppendBinary(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	pairs := mustMetadata(t, map[string]string{"order": "42", "channel": "web"})
+	if !golden.Legacy {
+		pairs = (details{
+			token: "7420 0012", redemptions: []redemption{{"attempt-1", time.Unix(1_764_000_600, 0)}}, labels: pairs,
+		}).append(nil)
+	}
 	for name, got := range map[string][]byte{
-		"stored":                stored,
-		"additional value":      golden.additionalData(nil, partValue),
-		"additional metadata":   golden.additionalData(nil, partMetadata),
-		"metadata of two pairs": mustMetadata(t, map[string]string{"order": "42", "channel": "web"}),
+		"stored":                 stored,
+		"additional value":       golden.additionalData(nil, partValue),
+		"additional " + sealed:   golden.additionalData(nil, partDetails),
+		sealed + " of two pairs": pairs,
 	} {
 		if want := vectors[name]; !bytes.Equal(got, want) {
 			t.Errorf("%s is %x, want %x", name, got, want)
@@ -80,10 +99,10 @@ func TestRecordsOfOtherFormsAreDamaged(t *testing.T) {
 	}
 	for name, b := range map[string][]byte{
 		"empty":              nil,
-		"a later format":     append([]byte{2}, stored[1:]...),
+		"a later format":     append([]byte{3}, stored[1:]...),
 		"a byte more":        append(bytes.Clone(stored), 0),
 		"a padded length":    bytes.Replace(stored, []byte("\x07default"), []byte("\x87\x00default"), 1),
-		"a length too large": bytes.Replace(stored, []byte("\x04card"), []byte("\xffcard"), 1),
+		"a length too large": bytes.Replace(stored, []byte("\x03cvv"), []byte("\xffcvv"), 1),
 	} {
 		if _, err := ParseRecord(1, b); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v, want ErrDamaged", name, err)

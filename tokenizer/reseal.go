@@ -26,30 +26,39 @@ type Resealed struct {
 // keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
 // error.
 func (t *Tokenizer) Reseal(ctx context.Context, namespace string, after uint64, limit int, unit *Unit) (Resealed, error) {
-	ring, err := t.keys.Keyring(ctx, namespace)
+	r, err := t.reader(ctx, namespace)
 	if err != nil {
 		return Resealed{}, err
 	}
-	result := Resealed{Version: ring.ActiveVersion(keystore.Data)}
+	result := Resealed{Version: r.ring.ActiveVersion(keystore.Data)}
 	found, err := t.store.Outdated(ctx, namespace, result.Version, after, limit)
 	if err != nil {
 		return Resealed{}, err
 	}
 	result.Next, result.Failed = found.Next, found.Unreadable
+	var subjects []uint64
+	for _, old := range found.Records {
+		if old.Subject != 0 {
+			subjects = append(subjects, old.Subject)
+		}
+	}
+	if err := r.fetchSubjects(ctx, subjects...); err != nil {
+		return Resealed{}, err
+	}
 	updates := make([]Update, 0, len(found.Records))
 	for _, old := range found.Records {
 		if old.KeyVersion > result.Version {
 			continue // another replica is further than we are
 		}
-		renewed, err := old.reseal(ring)
-		if errors.Is(err, ErrDamaged) {
+		renewed, err := r.reseal(old)
+		if errors.Is(err, ErrDamaged) || isErased(err) {
 			result.Failed++
 			continue
 		}
 		if err != nil {
 			return Resealed{}, err
 		}
-		updates = append(updates, Update{Old: old, New: renewed})
+		updates = append(updates, Update{Old: old, New: renewed, Optional: true})
 	}
 	result.Moved = len(updates)
 	unit.Updates = append(unit.Updates, updates...)
@@ -58,23 +67,15 @@ func (t *Tokenizer) Reseal(ctx context.Context, namespace string, after uint64, 
 
 // reseal returns the record with its ciphertexts opened and sealed under the
 // ring's newest data key.
-func (r Record) reseal(ring *keystore.Keyring) (Record, error) {
-	value, err := r.open(ring, r.Value, partValue)
+func (r *reader) reseal(record Record) (Record, error) {
+	o, err := r.open(record)
 	if err != nil {
 		return Record{}, err
 	}
-	defer clear(value)
-	var labels []byte
-	if len(r.Metadata) > 0 {
-		if labels, err = r.open(ring, r.Metadata, partMetadata); err != nil {
-			return Record{}, err
-		}
-		defer clear(labels)
-	}
-	renewed := r
-	renewed.Metadata = nil
-	if err := renewed.seal(ring, value, labels); err != nil {
-		return Record{}, fmt.Errorf("tokenizer: reseal record %d: %w", r.ID, err)
+	defer clear(o.value)
+	renewed, err := r.seal(o)
+	if err != nil {
+		return Record{}, fmt.Errorf("tokenizer: reseal record %d: %w", record.ID, err)
 	}
 	return renewed, nil
 }

@@ -75,9 +75,7 @@ func TestResealMovesEveryRecord(t *testing.T) {
 		values[k.tokenize(t, "note", value).Token] = value
 	}
 	var labelled tokenizer.Unit
-	made, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{
-		Namespace: namespace, Profile: "note", Value: tokenizer.NewValue("labelled"), Metadata: map[string]string{"order": "17"},
-	}, &labelled)
+	made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "note", Value: tokenizer.NewValue("labelled"), Metadata: map[string]string{"order": "17"}}, &labelled)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,9 +102,9 @@ func TestResealMovesEveryRecord(t *testing.T) {
 			}
 		}
 	}
-	record, err := k.store.Record(t.Context(), labelled.Records[0].ID)
-	if err != nil || record.KeyVersion != 3 || len(record.Metadata) == 0 {
-		t.Errorf("the labelled record: version %d, %d bytes of metadata, %v", record.KeyVersion, len(record.Metadata), err)
+	found, err := k.store.Records(t.Context(), labelled.Records[0].ID)
+	if err != nil || found[0].Err != nil || found[0].Record.KeyVersion != 3 || len(found[0].Record.Details) == 0 {
+		t.Errorf("the labelled record: %+v, %v", found, err)
 	}
 }
 
@@ -116,7 +114,7 @@ func TestResealLeavesWhatDoesNotOpen(t *testing.T) {
 	k := newKit(t)
 	good := k.tokenize(t, "note", "good")
 	var unit tokenizer.Unit
-	if _, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "note", Value: tokenizer.NewValue("bad")}, &unit); err != nil {
+	if _, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "note", Value: tokenizer.NewValue("bad")}, &unit); err != nil {
 		t.Fatal(err)
 	}
 	unit.Records[0].Value[5] ^= 1
@@ -163,9 +161,9 @@ func TestKeysOfAnotherReplicaAreFound(t *testing.T) {
 // refused, and sealing it anew works.
 func TestRetiredBeforeCommit(t *testing.T) {
 	k := newKit(t)
-	req := tokenizer.TokenizeRequest{Namespace: namespace, Profile: "note", Value: tokenizer.NewValue("value")}
+	req := tokenizer.TokenizeRequest{Profile: "note", Value: tokenizer.NewValue("value")}
 	unit := tokenizer.Unit{Event: event}
-	if _, err := k.Tokenize(t.Context(), req, &unit); err != nil {
+	if _, err := k.Tokenize(t.Context(), namespace, req, &unit); err != nil {
 		t.Fatal(err)
 	}
 	k.rotate(t, keystore.Data)
@@ -178,7 +176,7 @@ func TestRetiredBeforeCommit(t *testing.T) {
 		t.Fatalf("error %v, want ErrKeyVersion", err)
 	}
 	unit = tokenizer.Unit{Event: event}
-	made, err := k.Tokenize(t.Context(), req, &unit)
+	made, err := k.Tokenize(t.Context(), namespace, req, &unit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +211,7 @@ func TestResealBesideReveals(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					if got, err := k.Detokenize(t.Context(), namespace, ref, tokenizer.Full); err != nil || got.Reveal() != fmt.Sprint(i) {
+					if got, err := k.reveal(t, namespace, tokenizer.DetokenizeRequest{Reference: ref, Form: tokenizer.Full}); err != nil || got.Reveal() != fmt.Sprint(i) {
 						t.Errorf("%d came back as %q, %v", i, got.Reveal(), err)
 						return
 					}

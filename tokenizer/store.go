@@ -25,6 +25,11 @@ var (
 	// ErrIDTaken says that a unit inserts a record under an id that has one.
 	// It can only come from a defect: ids are reserved.
 	ErrIDTaken = errors.New("tokenizer: record id taken")
+
+	// ErrConflict says that something which a unit rests on is no longer what it
+	// was when the unit was prepared: a claim or a record has changed. Prepare it
+	// anew.
+	ErrConflict = errors.New("tokenizer: changed by somebody else at the same time")
 )
 
 // Store keeps records, conditional claims, wrapped keys and the audit log, and
@@ -49,24 +54,49 @@ type Store interface {
 	// Errors: ErrUnavailable, or that of ctx.
 	ReserveIDs(ctx context.Context, n int) (first uint64, err error)
 
-	// Record returns the committed record with the id. The result is the
-	// caller's own copy.
+	// Records returns the committed records with the ids, in their order. The
+	// result is the caller's own copy.
 	//
-	// Errors: ErrNotFound, ErrDamaged, ErrUnavailable, or that of ctx.
-	Record(ctx context.Context, id uint64) (Record, error)
+	// Errors: ErrUnavailable, or that of ctx.
+	Records(ctx context.Context, ids ...uint64) ([]Found, error)
 
-	// Claimed returns the value of the claim that holds the key: what a later
-	// claim of that key would lose to.
+	// Claimed returns what the keys hold, in their order, nil for one that holds
+	// nothing. All are read at one moment. The result is the caller's own copy.
 	//
-	// Errors: ErrNotFound, ErrUnavailable, or that of ctx.
-	Claimed(ctx context.Context, key []byte) (value []byte, err error)
+	// Errors: ErrUnavailable, or that of ctx.
+	Claimed(ctx context.Context, keys ...[]byte) (values [][]byte, err error)
+
+	// Claims goes through the claims whose keys begin with the prefix, in the
+	// order of the keys, and returns up to limit of those above after, which is
+	// nil at first and then the Key of the last. An empty result is the end.
+	//
+	// Errors: ErrUnavailable, or that of ctx.
+	Claims(ctx context.Context, prefix, after []byte, limit int) ([]Claimed, error)
+
+	// Scan goes through the records with ids above after, in order, and returns
+	// up to limit of those that are of the namespace and, unless it is "", of the
+	// profile.
+	//
+	// Errors: ErrUnavailable, or that of ctx.
+	Scan(ctx context.Context, namespace, profile string, after uint64, limit int) (Scanned, error)
+
+	// Profiles returns how many records each profile of the namespace has, those
+	// that only keep a token from being made again included. It is exact.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	Profiles(ctx context.Context, namespace string) (map[string]uint64, error)
 
 	// Commit makes all of the unit durable, or none of it.
 	//
 	// A unit whose records, or the new forms of whose updates, are under a key
 	// that is not stored, because it has been retired since, is refused with
 	// keystore.ErrKeyVersion: seal anew. So a key that is retired has nothing
-	// under it, ever.
+	// under it, ever. So is a unit with a claim under a key that is not the newest
+	// of its class: look again, under the newest.
+	//
+	// A unit that rests on what has changed since is refused with ErrConflict:
+	// one of its claims doesn't hold what it should, or a record that it updates
+	// or deletes is not what it was.
 	//
 	// When Commit returns nil, the unit MUST survive a crash of the process
 	// and of the machine, and every later read, by any process, MUST see it.
@@ -83,9 +113,9 @@ type Store interface {
 	// goes on and the error is ErrUnavailable: the store then keeps the unit,
 	// which must not be changed, and may yet call its Event.
 	//
-	// Errors: ErrUnavailable, ErrIDTaken, keystore.ErrKeyVersion, ErrKeyExists,
-	// ErrKeyChanged and ErrKeyInUse, that of ctx, or another for a unit that is
-	// against the rules below.
+	// Errors: ErrUnavailable, ErrConflict, ErrIDTaken, keystore.ErrKeyVersion,
+	// ErrKeyExists, ErrKeyChanged and ErrKeyInUse, that of ctx, or another for a
+	// unit that is against the rules below.
 	Commit(ctx context.Context, unit Unit) (Outcome, error)
 
 	// Outdated goes through the records with ids above after, in order, and
@@ -95,8 +125,8 @@ type Store interface {
 	// Errors: ErrUnavailable, or that of ctx.
 	Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (Outdated, error)
 
-	// Under says whether any record is under a data or token key, by looking at
-	// them all, however long that takes. It is for who is about to take the key
+	// Under says whether any record or claim is under a key, by looking at them
+	// all, however long that takes. It is for who is about to take the key
 	// away, and doesn't want to trust the census alone.
 	//
 	// Errors: ErrUnavailable, or that of ctx.
@@ -108,7 +138,7 @@ type Store interface {
 	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	WrappedKeys(ctx context.Context, namespace string) ([]keystore.WrappedKey, error)
 
-	// Census returns how many records are under each key version that the
+	// Census returns how many records and claims are under each key version that the
 	// namespace has or ever had, in any order. It is exact: it changes with the
 	// units that it counts.
 	//
@@ -132,6 +162,14 @@ type Store interface {
 	//
 	// Errors: ErrUnavailable, or that of ctx.
 	Check(ctx context.Context) error
+
+	// Scrub overwrites what units that were committed before the call have
+	// deleted or replaced, so that it is in no file of the store any more, as far
+	// as the store writes files by itself. It may take long; commits may wait for
+	// a part of it.
+	//
+	// Errors: ErrUnavailable, or that of ctx.
+	Scrub(ctx context.Context) error
 }
 
 // MaxReserve is the largest number of ids that one ReserveIDs may ask for.
@@ -144,11 +182,15 @@ type Unit struct {
 	// matter; the store writes them in the order of ids.
 	Records []Record
 
-	// Claims are conditional entries, settled in order inside the commit.
+	// Claims are conditional entries, settled inside the commit: all hold, or the
+	// unit is refused.
 	Claims []Claim
 
-	// Updates replace records, each if it is still what it was.
+	// Updates replace records that are still what they were.
 	Updates []Update
+
+	// Deletes are records to remove, if they are still what they were.
+	Deletes []Record
 
 	// Keys are wrapped keys to add. If the version of any is or ever was taken,
 	// the whole unit fails with keystore.ErrKeyExists.
@@ -172,6 +214,21 @@ type Unit struct {
 	Event func(Outcome) []byte
 }
 
+// Found is what is stored under an id.
+type Found struct {
+	Record Record
+	Err    error // ErrNotFound or ErrDamaged; then Record is zero
+}
+
+// Scanned is what a Store found among its records.
+type Scanned struct {
+	Records []Record
+
+	// Next is where to go on: how far it was looked, which is further than before
+	// even if nothing was found. It is 0 when there are no more records.
+	Next uint64
+}
+
 // Outdated is what a Store found among its records.
 type Outdated struct {
 	Records []Record
@@ -187,46 +244,56 @@ type Outdated struct {
 
 // Empty says whether the unit changes nothing but the log.
 func (u *Unit) Empty() bool {
-	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Keys)+len(u.Rewraps) == 0 && u.Retire == keystore.KeyID{}
+	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Deletes)+len(u.Keys)+len(u.Rewraps) == 0 && u.Retire == keystore.KeyID{}
 }
 
-// Update replaces a record. Old is the record as it was read; if another unit
-// has changed it since, the update is left out and the rest of the unit goes
-// on. The two differ in KeyVersion, Value and Metadata only.
-type Update struct{ Old, New Record }
+// Update replaces a record. Old is the record as it was read, New one of the
+// SameOrigin. If another unit has changed the record since, the unit is refused
+// with ErrConflict; or, if the update is Optional, the update is left out and the
+// rest of the unit goes on.
+type Update struct {
+	Old, New Record
+	Optional bool
+}
 
-// Claim is a conditional entry: the first to claim a key holds it.
+// Claim is a conditional entry: whoever is first to claim a key holds it, and
+// whoever changes or removes a claim has to know what it holds.
 type Claim struct {
 	// Key is what is claimed, 1 to MaxClaim bytes. A key is never derived
-	// from a value without a key of the keyring.
+	// from a value without a key of the keyring. No two claims of a unit have the
+	// same.
 	Key []byte
 
-	// Value is what the key holds from then on, 1 to MaxClaim bytes.
-	Value []byte
+	// Old is what the key has to hold, nil for nothing.
+	Old []byte
 
-	// Record is the position in Unit.Records of the record that is inserted
-	// only if this claim is won, or NoRecord.
-	Record int
+	// New is what the key holds from then on, 1 to MaxClaim bytes; nil removes
+	// it. If it is the same as Old, the claim changes nothing: it says that the
+	// unit rests on it.
+	New []byte
+
+	// Under is the key from which Key is derived, and is counted in the census
+	// for as long as it is claimed; the zero KeyID is none. To be claimed, it
+	// has to be the newest of its class.
+	Under keystore.KeyID
 }
 
-// Bounds of a Claim.
-const (
-	MaxClaim = 1 << 10
-	NoRecord = -1
-)
+// Claimed is a claim that is held.
+type Claimed struct {
+	Key, Value []byte
+	Under      keystore.KeyID
+}
+
+// MaxClaim bounds what a claim is made of, in bytes.
+const MaxClaim = 1 << 10
 
 // Outcome says how a unit was settled.
 type Outcome struct {
 	// Sequence is the number of the unit's event in the audit log, from 1.
 	Sequence uint64
 
-	// Held has an element for each claim of the unit: nil where the claim was
-	// won, else the value of the earlier claim that holds the key. It is nil
-	// for a unit without claims.
-	Held [][]byte
-
 	// Stale has an element for each update of the unit: whether it was left out
-	// since the record was no longer what it had been. It is nil for a unit
-	// without updates.
+	// since the record was no longer what it had been, which only happens to
+	// optional ones. It is nil for a unit without updates.
 	Stale []bool
 }

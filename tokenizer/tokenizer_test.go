@@ -66,7 +66,7 @@ func newKit(t testing.TB) kit {
 func (k kit) tokenize(t testing.TB, profile, value string) tokenizer.Tokenized {
 	t.Helper()
 	var unit tokenizer.Unit
-	made, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: profile, Value: tokenizer.NewValue(value)}, &unit)
+	made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: profile, Value: tokenizer.NewValue(value)}, &unit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,19 @@ func (k kit) detokenize(t testing.TB, ns string, token tokenizer.Token, expected
 	if err != nil {
 		return tokenizer.Value{}, err
 	}
-	return k.Detokenize(t.Context(), ns, ref, tokenizer.Full)
+	return k.reveal(t, ns, tokenizer.DetokenizeRequest{Reference: ref, Form: tokenizer.Full})
+}
+
+// reveal detokenizes and commits.
+func (k kit) reveal(t testing.TB, ns string, req tokenizer.DetokenizeRequest) (tokenizer.Value, error) {
+	t.Helper()
+	var unit tokenizer.Unit
+	result, err := k.Detokenize(t.Context(), ns, req, &unit)
+	if err == nil && !unit.Empty() {
+		unit.Event = event
+		_, err = k.store.Commit(t.Context(), unit)
+	}
+	return result.Value, err
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -113,7 +125,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := k.Detokenize(t.Context(), namespace, ref, tokenizer.Masked); err != nil || got.Reveal() != row.masked {
+		if got, err := k.reveal(t, namespace, tokenizer.DetokenizeRequest{Reference: ref, Form: tokenizer.Masked}); err != nil || got.Reveal() != row.masked {
 			t.Errorf("%s came back masked as %q, %v", row.profile, got.Reveal(), err)
 		}
 	}
@@ -122,7 +134,7 @@ func TestRoundTrip(t *testing.T) {
 func TestNothingIsWrittenBeforeCommit(t *testing.T) {
 	k := newKit(t)
 	var unit tokenizer.Unit
-	made, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "card", Value: tokenizer.NewValue("4111111111111111")}, &unit)
+	made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "card", Value: tokenizer.NewValue("4111111111111111")}, &unit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +164,8 @@ func TestRefusals(t *testing.T) {
 		{"empty", "", "", tokenizer.ErrInvalidToken},
 		{"one character changed", string(changed), "", tokenizer.ErrInvalidToken},
 		{"cut", card[:len(card)-1], "", tokenizer.ErrInvalidToken},
-		{"a value", "4111111111111111", "", tokenizer.ErrInvalidToken},
+		{"a value", "4111111111111111", "", tokenizer.ErrProfileRequired},
+		{"a value, as if of a profile", "4111111111111111", "card", tokenizer.ErrTokenNotFound},
 		{"expected of another profile", card, "ssn", tokenizer.ErrTokenNotFound},
 		{"expected of an unknown profile", card, "nope", tokenizer.ErrUnknownProfile},
 		{"relabelled as another profile", other("ssn", version, 0), "", tokenizer.ErrTokenNotFound},
@@ -178,13 +191,13 @@ func TestRefusals(t *testing.T) {
 func TestATokenOfALostRecordMeetsNoOther(t *testing.T) {
 	k := newKit(t)
 	var lost tokenizer.Unit
-	made, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "card", Value: tokenizer.NewValue("4111111111111111")}, &lost)
+	made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "card", Value: tokenizer.NewValue("4111111111111111")}, &lost)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Another record under the same id, as after a restore.
 	var unit tokenizer.Unit
-	if _, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "card", Value: tokenizer.NewValue("5555555555554444")}, &unit); err != nil {
+	if _, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "card", Value: tokenizer.NewValue("5555555555554444")}, &unit); err != nil {
 		t.Fatal(err)
 	}
 	unit.Records[0].ID = lost.Records[0].ID
@@ -212,7 +225,7 @@ func TestCiphertextsCanNotBeMoved(t *testing.T) {
 			var unit tokenizer.Unit
 			var tokens []tokenizer.Token
 			for _, value := range []string{"4111111111111111", "5555555555554444"} {
-				made, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "card", Value: tokenizer.NewValue(value)}, &unit)
+				made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "card", Value: tokenizer.NewValue(value)}, &unit)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -258,9 +271,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var unit tokenizer.Unit
-			_, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{
-				Namespace: namespace, Profile: row.profile, Value: tokenizer.NewValue(row.value), Metadata: row.metadata,
-			}, &unit)
+			_, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: row.profile, Value: tokenizer.NewValue(row.value), Metadata: row.metadata}, &unit)
 			if !errors.Is(err, row.wantErr) {
 				t.Fatalf("error %v, want %v", err, row.wantErr)
 			}
@@ -277,13 +288,11 @@ func TestBadInput(t *testing.T) {
 func TestMetadataIsSealed(t *testing.T) {
 	k := newKit(t)
 	var unit tokenizer.Unit
-	_, err := k.Tokenize(t.Context(), tokenizer.TokenizeRequest{
-		Namespace: namespace, Profile: "note", Value: tokenizer.NewValue("x"), Metadata: map[string]string{"order": "canary-order"},
-	}, &unit)
+	_, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: "note", Value: tokenizer.NewValue("x"), Metadata: map[string]string{"order": "canary-order"}}, &unit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sealed := unit.Records[0].Metadata; len(sealed) == 0 || strings.Contains(string(sealed), "canary") {
+	if sealed := unit.Records[0].Details; len(sealed) == 0 || strings.Contains(string(sealed), "canary") {
 		t.Fatalf("metadata is stored as %q", sealed)
 	}
 }
@@ -352,14 +361,14 @@ func TestProfilesAreChecked(t *testing.T) {
 func TestDigest(t *testing.T) {
 	k := newKit(t)
 	token := k.tokenize(t, "card", "4111111111111111").Token
-	first, err := k.Digest(t.Context(), namespace, token)
+	first, err := k.Digest(t.Context(), namespace, "card", token)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, _ := k.Digest(t.Context(), namespace, token); again != first {
+	if again, _ := k.Digest(t.Context(), namespace, "card", token); again != first {
 		t.Errorf("digests of one token differ: %s, %s", first, again)
 	}
-	if other, _ := k.Digest(t.Context(), "tenant", token); other == first {
+	if other, _ := k.Digest(t.Context(), "tenant", "card", token); other == first {
 		t.Error("the digest is the same in another namespace")
 	}
 	if strings.Contains(first, string(token)[8:]) {
@@ -373,7 +382,7 @@ func BenchmarkTokenize(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var unit tokenizer.Unit
-		if _, err := k.Tokenize(b.Context(), tokenizer.TokenizeRequest{Namespace: namespace, Profile: "card", Value: tokenizer.NewValue("4111111111111111")}, &unit); err != nil {
+		if _, err := k.Tokenize(b.Context(), namespace, tokenizer.TokenizeRequest{Profile: "card", Value: tokenizer.NewValue("4111111111111111")}, &unit); err != nil {
 			b.Fatal(err)
 		}
 	}

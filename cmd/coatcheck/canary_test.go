@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 )
@@ -29,6 +30,9 @@ const (
 	canaryNote   = "canary-note-7b1f0c: Grüße an Frau Muster"
 	canaryLabel  = "canary-label-93ac"
 	canaryBroken = "4929813547860132" // fails the Luhn check
+
+	canaryMail    = "canary.person@mail.example"
+	canarySubject = "canary-subject-51d0"
 )
 
 // TestCanary sends canaries through every RPC and every error path, kills the
@@ -45,6 +49,7 @@ func TestCanary(t *testing.T) {
 	for round := range rounds {
 		p := start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0")
 		sendCanaries(t, p, dir, &said)
+		sendMoreCanaries(t, p, dir, &said)
 		changeAllKeys(t, p, dir, &said)
 		if round%2 == 0 {
 			p.kill()
@@ -107,11 +112,80 @@ func sendCanaries(t *testing.T, p *process, dir string, said *strings.Builder) {
 	}
 }
 
+// sendMoreCanaries puts canaries into what is about tokens, into batches and into
+// streams.
+func sendMoreCanaries(t *testing.T, p *process, dir string, said *strings.Builder) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c := p.callers(t, dir)
+	batch := new(coatcheckv1.BatchTokenizeRequest)
+	for _, profile := range []string{"card", "pan", "cvv", "email", "note", canaryCard} {
+		for _, value := range []string{canaryCard, canaryMail, canaryNote, canaryBroken} {
+			for _, subject := range []string{"", canarySubject, strings.Repeat(canaryNote, 50)} {
+				batch.Items = append(batch.Items, &coatcheckv1.TokenizeRequest{
+					Profile: profile, Value: value, Subject: subject, IdempotencyKey: canaryLabel + profile + value + subject, Metadata: map[string]string{"order": canaryLabel},
+				})
+			}
+		}
+	}
+	resp, err := c.checkout.BatchTokenize(ctx, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := c.checkout.StreamTokenize(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range batch.GetItems() {
+		if err := stream.Send(&coatcheckv1.StreamTokenizeRequest{CorrelationId: canaryLabel, Request: item}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = stream.CloseSend()
+	for range batch.GetItems() {
+		answer, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		note(said, status.FromProto(answer.GetResult().GetError()).Err())
+	}
+	taken := 0
+	for i, r := range resp.GetResults() {
+		note(said, status.FromProto(r.GetError()).Err())
+		token, profile := r.GetResponse().GetToken(), batch.GetItems()[i].GetProfile()
+		if token == "" {
+			token = batch.GetItems()[i].GetValue()
+		} else {
+			taken++
+		}
+		_, err := c.payments.Detokenize(ctx, &coatcheckv1.DetokenizeRequest{Token: token, Profile: profile, Purpose: "support", RedemptionId: canaryLabel})
+		note(said, err)
+		_, err = c.tokens.GetToken(ctx, &coatcheckv1.GetTokenRequest{Token: token, Profile: profile})
+		note(said, err)
+		_, err = c.tokens.LookupToken(ctx, &coatcheckv1.LookupTokenRequest{Profile: profile, Value: batch.GetItems()[i].GetValue()})
+		note(said, err)
+		_, err = c.tokens.ListTokens(ctx, &coatcheckv1.ListTokensRequest{Profile: profile, Subject: canarySubject, PageToken: []string{"", canaryCard}[i%2]})
+		note(said, err)
+		_, err = c.tokens.UpdateToken(ctx, &coatcheckv1.UpdateTokenRequest{
+			Token: token, Profile: profile, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"metadata", canaryCard}[:1+i%2]}, Metadata: map[string]string{"order": canaryLabel + "2"},
+		})
+		note(said, err)
+		if i%5 == 0 {
+			_, err = c.tokens.DeleteToken(ctx, &coatcheckv1.DeleteTokenRequest{Token: token, Profile: profile})
+			note(said, err)
+		}
+	}
+	if taken < 10 {
+		t.Errorf("only %d canaries were taken in", taken)
+	}
+}
+
 // changeAllKeys has records sealed anew, so that canaries pass through that too.
 func changeAllKeys(t *testing.T, p *process, dir string, said *strings.Builder) {
 	t.Helper()
 	for _, args := range [][]string{
-		{"rotate", "data"}, {"rotate", "token"}, {"rotate", "audit"}, {"rewrap", "--rate", "1000000"}, {"list"}, {"retire", "data", "1", "--yes"}, {"retire", "data", canaryCard},
+		{"rotate", "data"}, {"rotate", "token"}, {"rotate", "audit"}, {"rotate", "index"}, {"rotate", "subject"}, {"rewrap", "--rate", "1000000"}, {"list"}, {"retire", "data", "1", "--yes"}, {"retire", "data", canaryCard},
 	} {
 		stdout, stderr, _ := keysCommand(p, dir, args...)
 		if !slices.Contains(args, canaryCard) { // what is typed is repeated

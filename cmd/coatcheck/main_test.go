@@ -157,13 +157,27 @@ rules:
   - name: in
     callers: ["spiffe://coatcheck.example/checkout"]
     actions: [tokenize]
-    profiles: [card, ssn, note]
+    profiles: [card, pan, email, ssn, note]
+  - name: in-once
+    callers: ["spiffe://coatcheck.example/checkout"]
+    actions: [tokenize]
+    profiles: [cvv]
   - name: out
     callers: ["spiffe://coatcheck.example/payments"]
     actions: [detokenize]
-    profiles: [card, ssn, note]
+    profiles: [card, pan, email, ssn, note]
     purposes: [support]
     reveal: FULL
+  - name: out-once
+    callers: ["spiffe://coatcheck.example/payments"]
+    actions: [detokenize]
+    profiles: [cvv]
+    purposes: [charge]
+    reveal: FULL
+  - name: tokens
+    callers: ["spiffe://coatcheck.example/privacy"]
+    actions: [get-token, list-tokens, lookup-token, update-token, revoke-token, restore-token, delete-token]
+    profiles: [card, pan, email, cvv, ssn, note]
   - name: keys
     callers: ["spiffe://coatcheck.example/admin"]
     actions: [list-keys, rotate-key, rewrap, retire-key]

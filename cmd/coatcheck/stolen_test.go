@@ -229,7 +229,7 @@ func TestStolenDirectory(t *testing.T) {
 	t.Run("equal values look as different ones do", func(t *testing.T) {
 		var ssns [][]byte
 		for _, r := range records[:3] {
-			ssns = append(ssns, r.Value, r.Metadata)
+			ssns = append(ssns, r.Value, r.Details)
 		}
 		seen := make(map[string]bool)
 		for _, sealed := range ssns {

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -97,6 +99,7 @@ func (i *onVault) start(t *testing.T, args ...string) *process {
 // callers are clients of an instance.
 type callers struct {
 	checkout, payments coatcheckv1.TokenizationServiceClient
+	tokens             coatcheckv1.TokenServiceClient
 	keys               coatcheckv1.KeyServiceClient
 	health             grpc_health_v1.HealthClient
 }
@@ -106,6 +109,7 @@ func (p *process) callers(t *testing.T, dir string) callers {
 	return callers{
 		coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "checkout")),
 		coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "payments")),
+		coatcheckv1.NewTokenServiceClient(p.dial(t, dir, "privacy")),
 		coatcheckv1.NewKeyServiceClient(p.dial(t, dir, "admin")),
 		grpc_health_v1.NewHealthClient(p.dial(t, dir, "stranger")),
 	}
@@ -407,8 +411,16 @@ func TestSealedMemoryHoldsNoKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := i.keyBytes(t)
-	if len(keys) != 6 {
+	if len(keys) != 7 {
 		t.Fatalf("%d keys", len(keys))
+	}
+	for version := 1; version <= 2; version++ { // what keys of subjects are derived from
+		name := fmt.Sprintf("data key %d of namespace \"default\"", version)
+		salt, err := hkdf.Expand(sha256.New, keys[name], "coatcheck subject keys v1", 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys["the salt of "+name] = salt
 	}
 	secrets := i.secrets(t)
 	before := searchMemory(t, p, keys)

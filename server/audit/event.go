@@ -68,6 +68,8 @@ const (
 	ActionCreateKeys = "create-keys" // keys were added to a keyring that lacked them
 	ActionRotateKey  = "rotate-key"  // a key was due, and a new version was made
 	ActionReseal     = "reseal"      // records were moved to the active data key
+	ActionReindex    = "reindex"     // the index was moved to the active index or subject key
+	ActionSweep      = "sweep"       // what had expired was shredded and removed
 )
 
 // Version is the version of the schema, the field v of every event.
@@ -110,8 +112,8 @@ type Event struct {
 	// Purpose is what for the data was to be revealed.
 	Purpose string `json:"purpose"`
 
-	// Reveal is how much was revealed, "MASKED" or "FULL". It is empty if
-	// nothing was, whatever had been asked for.
+	// Reveal is how much was revealed: "MASKED", "FULL" or the name of a part, as
+	// in "LAST4". It is empty if nothing was, whatever had been asked for.
 	Reveal string `json:"reveal"`
 
 	// Decision is what policy said.
@@ -140,10 +142,19 @@ type Event struct {
 	// nothing was done.
 	ValidateOnly bool `json:"validate_only"`
 
-	// Records is how many records were moved.
+	// Records is how many records were moved, shredded or removed.
 	Records uint64 `json:"records"`
 
-	// Items are what the call was about, each with the digest of its token.
+	// StatedReason is why the caller says that it did it, in its own words.
+	StatedReason string `json:"stated_reason"`
+
+	// Recipient is the SHA-256 hash of the key to which values were exported, in
+	// hexadecimal.
+	Recipient string `json:"recipient"`
+
+	// Items are what the call was about. A field that an item has in common with
+	// the event stands in the event, if it is the same for all items, and else in
+	// each item that has it.
 	Items []Item `json:"items"`
 }
 
@@ -153,12 +164,64 @@ func SystemEvent(action, namespace, policyHash string) Event {
 	return Event{Time: time.Now(), Action: action, Namespace: namespace, Policy: policyHash, Code: "OK"}
 }
 
-// Item is one token that a call was about.
+// Item is one token, or one value without a token, that a call was about.
 type Item struct {
 	// Token is a digest of the token under a key of the keyring, as
-	// tokenizer.Tokenizer.Digest makes it.
+	// tokenizer.Tokenizer.Digest makes it. It is empty if there is none.
 	Token string `json:"token"`
+
+	// Subject is a digest of whom it is about, as
+	// tokenizer.Tokenizer.DigestSubject makes it. It is empty if nobody was named.
+	Subject string `json:"subject"`
+
+	// Profile, Purpose, Reveal, Decision, Rule, Code, Reason and StatedReason are
+	// what those fields of the event are, for this item. An item without Code has
+	// that of the event.
+	Profile      string   `json:"profile"`
+	Purpose      string   `json:"purpose"`
+	Reveal       string   `json:"reveal"`
+	Decision     Decision `json:"decision"`
+	Rule         string   `json:"rule"`
+	Code         string   `json:"code"`
+	Reason       string   `json:"reason"`
+	StatedReason string   `json:"stated_reason"`
+
+	// Reused says that the token had been made before.
+	Reused bool `json:"reused"`
 }
+
+// fields returns the item's fields of text in their order.
+func (i *Item) fields() [10]field {
+	return [...]field{
+		{"token", i.Token}, {"subject", i.Subject}, {"profile", i.Profile}, {"purpose", i.Purpose}, {"reveal", i.Reveal},
+		{"decision", string(i.Decision)}, {"rule", i.Rule}, {"code", i.Code}, {"reason", i.Reason}, {"stated_reason", i.StatedReason},
+	}
+}
+
+// append appends the item as a JSON object.
+func (i *Item) append(b []byte) []byte {
+	b = append(b, '{')
+	begin := len(b)
+	for _, f := range i.fields() {
+		if f.value != "" {
+			if len(b) > begin {
+				b = append(b, ',')
+			}
+			b = append(append(append(b, '"'), f.name...), `":`...)
+			b = appendString(b, f.value)
+		}
+	}
+	if i.Reused {
+		if len(b) > begin {
+			b = append(b, ',')
+		}
+		b = append(b, `"reused":true`...)
+	}
+	return append(b, '}')
+}
+
+// field is a field of text.
+type field struct{ name, value string }
 
 // timeForm is RFC 3339 with nine digits of a second, for times in UTC.
 const timeForm = "2006-01-02T15:04:05.000000000Z"
@@ -171,7 +234,7 @@ func (e *Event) Body() []byte {
 	b = append(b, `{"v":1,"time":"`...)
 	b = e.Time.UTC().AppendFormat(b, timeForm)
 	b = append(b, '"')
-	for _, f := range [...]struct{ name, value string }{
+	for _, f := range [...]field{
 		{"request_id", e.RequestID},
 		{"caller", e.Caller},
 		{"certificate", e.Certificate},
@@ -211,14 +274,19 @@ func (e *Event) Body() []byte {
 		b = append(b, `,"records":`...)
 		b = strconv.AppendUint(b, e.Records, 10)
 	}
+	for _, f := range [...]field{{"stated_reason", e.StatedReason}, {"recipient", e.Recipient}} {
+		if f.value != "" {
+			b = append(append(append(b, `,"`...), f.name...), `":`...)
+			b = appendString(b, f.value)
+		}
+	}
 	for i, item := range e.Items {
 		if i == 0 {
 			b = append(b, `,"items":[`...)
 		} else {
 			b = append(b, ',')
 		}
-		b = append(b, `{"token":`...)
-		b = append(appendString(b, item.Token), '}')
+		b = item.append(b)
 	}
 	if len(e.Items) > 0 {
 		b = append(b, ']')

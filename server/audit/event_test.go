@@ -44,7 +44,9 @@ func TestBodyHasEveryField(t *testing.T) {
 	}
 	e.Time = time.Unix(1_800_000_000, 7).UTC()
 	e.Keys = []string{"data/1", "token/\"2"}
-	e.Items = []Item{{"a"}, {"b"}, {""}}
+	e.Items = []Item{{Token: "a"}, {}, {Reused: true}, {
+		"token", "subject", "profile", "purpose", "reveal", "decision", "rule", "code", "reason", "stated", true,
+	}}
 	body := e.Body()
 	if got := readEvent(t, body); !reflect.DeepEqual(got, e) {
 		t.Errorf("read %+v, want %+v", got, e)
@@ -79,7 +81,7 @@ func FuzzBody(f *testing.F) {
 	f.Add("\xff\xfe", "\xed\xa0\x80\\\"")
 	f.Add("\U0001f9e5", "\x00\x1b[2J\x7f")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		e := Event{Caller: a, Reason: b, Items: []Item{{a}, {b}}}
+		e := Event{Caller: a, Reason: b, Items: []Item{{Token: a}, {Token: b}}}
 		body := e.Body()
 		if !validBody(body) {
 			t.Fatalf("not a body: %q", body)
@@ -87,7 +89,7 @@ func FuzzBody(f *testing.F) {
 		got := readEvent(t, body)
 		// Each byte that is not UTF-8 becomes U+FFFD, as conversion to runes has it.
 		a, b = string([]rune(a)), string([]rune(b))
-		if want := (Event{Caller: a, Reason: b, Items: []Item{{a}, {b}}}); !reflect.DeepEqual(got, want) {
+		if want := (Event{Caller: a, Reason: b, Items: []Item{{Token: a}, {Token: b}}}); !reflect.DeepEqual(got, want) {
 			t.Fatalf("read %+v, want %+v", got, want)
 		}
 	})

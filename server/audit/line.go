@@ -31,6 +31,10 @@ var (
 // can't take all memory. An event of 250,000 items fits.
 const maxLine = 1 << 24
 
+// maxBody bounds the body of an event, so that its line isn't longer than one may
+// be.
+const maxBody = maxLine - 512
+
 // What stands between the fields of a line.
 const (
 	lineLog   = `{"log":"`
@@ -133,7 +137,7 @@ func cutNumber(line []byte, prefix string) (n uint64, rest []byte, ok bool) {
 // validBody says whether a body can stand in a line: whether it is a JSON
 // object in printable ASCII and not too long.
 func validBody(body []byte) bool {
-	if len(body) == 0 || body[0] != '{' || len(body) > maxLine-512 {
+	if len(body) == 0 || body[0] != '{' || len(body) > maxBody {
 		return false
 	}
 	for _, c := range body {

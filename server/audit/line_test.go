@@ -34,7 +34,7 @@ var goldenEvents = []Event{
 		Method: "/coatcheck.v1.TokenizationService/Detokenize", Action: "detokenize",
 		Namespace: "default", Profile: "card", Purpose: "charge", Reveal: "FULL",
 		Decision: Allow, Rule: "payments-charge", Policy: strings.Repeat("ab", 32), Code: "OK",
-		Items: []Item{{"1:00112233445566778899aabbccddeeff"}, {"1:ffeeddccbbaa99887766554433221100"}},
+		Items: []Item{{Token: "1:00112233445566778899aabbccddeeff"}, {Token: "1:ffeeddccbbaa99887766554433221100"}},
 	},
 	{
 		Time:      time.Date(2026, 11, 24, 23, 59, 59, 999_999_999, time.UTC),

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -18,12 +19,18 @@ func NewLog(store tokenizer.Store, segments *Segments) *Log {
 	return &Log{store, segments}
 }
 
+// ErrTooLarge says that an event has more to say than stands in a line.
+var ErrTooLarge = errors.New("audit: event too large")
+
 // Commit makes the unit durable together with the event, or neither. The unit
 // brings no Event of its own.
 //
-// Errors: those of tokenizer.Store.Commit.
+// Errors: ErrTooLarge, and those of tokenizer.Store.Commit.
 func (l *Log) Commit(ctx context.Context, unit tokenizer.Unit, event *Event) (tokenizer.Outcome, error) {
 	body := event.Body()
+	if len(body) > maxBody {
+		return tokenizer.Outcome{}, ErrTooLarge
+	}
 	return l.CommitFunc(ctx, unit, func(tokenizer.Outcome) []byte { return body })
 }
 

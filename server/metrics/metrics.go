@@ -15,6 +15,7 @@ import (
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/upkeep"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // Sources are what is measured. All are required.
@@ -22,6 +23,8 @@ type Sources struct {
 	Namespace string
 	Keystore  *keystore.Keystore
 	Upkeep    *upkeep.Upkeep
+	Store     tokenizer.Store
+	Profiles  []tokenizer.Profile
 }
 
 // Handler returns the page with the metrics of the sources, of the Go runtime
@@ -31,7 +34,7 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s),
+		keys(s), tokens(s),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
@@ -48,7 +51,7 @@ var (
 	confirmedDesc = describe("keystore_confirmed_timestamp_seconds", "When the root key's guard last confirmed the keys, in Unix seconds; 0 if it has not.")
 	sealsDesc     = describe("keystore_seals_timestamp_seconds", "When the keys will be sealed if the root key's guard stays away, in Unix seconds; 0 unless it is away.")
 	memoryDesc    = describe("keystore_keys_in_memory", "Keys in memory, those in use by calls included.")
-	recordsDesc   = describe("keys_records", "The census: records under a version of a data or token key.", "namespace", "class", "version")
+	recordsDesc   = describe("keys_records", "The census: what is under a version of a key, records or entries of the index.", "namespace", "class", "version")
 	usesDesc      = describe("keys_uses", "How often a version of a data key has sealed; at most 2^32.", "namespace", "version")
 	createdDesc   = describe("keys_created_timestamp_seconds", "When a key version was made, in Unix seconds.", "namespace", "class", "version")
 	rootDesc      = describe("keys_root_version", "The version of the root key that a key version is wrapped under.", "namespace", "class", "version")
@@ -103,7 +106,7 @@ func (k keys) Collect(metrics chan<- prometheus.Metric) {
 		class, version := key.Class.String(), strconv.FormatUint(uint64(key.Version), 10)
 		gauge(createdDesc, seconds(key.Created), k.Namespace, class, version)
 		gauge(rootDesc, float64(key.RootVersion), k.Namespace, class, version)
-		if key.Class == keystore.Data || key.Class == keystore.Token {
+		if !key.Class.Permanent() {
 			gauge(recordsDesc, float64(key.Count.Records), k.Namespace, class, version)
 		}
 		if key.Class == keystore.Data {

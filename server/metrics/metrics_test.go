@@ -14,7 +14,7 @@ func TestKeys(t *testing.T) {
 	in := servertest.Start(t, servertest.Options{})
 	page := func() string {
 		recorder := httptest.NewRecorder()
-		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep}).
+		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles()}).
 			ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
 		if recorder.Code != 200 {
 			t.Fatalf("status %d: %s", recorder.Code, recorder.Body)
@@ -26,11 +26,14 @@ func TestKeys(t *testing.T) {
 		`coatcheck_keystore_state{state="ready"} 1`,
 		`coatcheck_keystore_state{state="offline"} 0`,
 		`coatcheck_keystore_state{state="sealed"} 0`,
-		`coatcheck_keystore_keys_in_memory 5`,
+		`coatcheck_keystore_keys_in_memory 6`,
 		`coatcheck_keystore_seals_timestamp_seconds 0`,
 		`coatcheck_keys_records{class="data",namespace="default",version="1"} 0`,
 		`coatcheck_keys_records{class="token",namespace="default",version="1"} 0`,
 		`coatcheck_keys_root_version{class="audit",namespace="default",version="1"} 1`,
+		`coatcheck_keys_records{class="index",namespace="default",version="1"} 0`,
+		`coatcheck_profile_tokens{namespace="default",profile="note"} 0`,
+		`coatcheck_profile_capacity_tokens{namespace="default",profile="card"} 1.8446744073709552e+19`,
 		`coatcheck_keys_uses{namespace="default",version="1"} 0`,
 		`coatcheck_reseal_running{namespace="default"} 0`,
 		`coatcheck_reseal_remaining_records{namespace="default"} 0`,
@@ -41,7 +44,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
-	if strings.Contains(text, `coatcheck_keys_records{class="index"`) {
-		t.Error("records are counted under an index key")
+	if strings.Contains(text, `coatcheck_keys_records{class="audit"`) {
+		t.Error("something is counted under an audit key")
 	}
 }

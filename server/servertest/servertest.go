@@ -52,6 +52,10 @@ rules:
     profiles: [card, ssn, note]
     purposes: [support]
     reveal: FULL
+  - name: admin-looks-after-tokens
+    callers: ["spiffe://coatcheck.example/admin"]
+    actions: [get-token, list-tokens, lookup-token, update-token, revoke-token, restore-token, delete-token, import-tokens, export-tokens]
+    profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
     actions: [reflect, list-keys, rotate-key, rewrap, retire-key]
@@ -62,13 +66,14 @@ func Profiles() []tokenizer.Profile {
 	return []tokenizer.Profile{
 		{Name: "card", Type: "card-number", Purposes: []string{"charge", "refund", "support"}},
 		{Name: "ssn", Type: "ssn", Purposes: []string{"support"}},
-		{Name: "note", Type: "text", Purposes: []string{"support"}},
+		{Name: "note", Type: "text", Lookup: true, Purposes: []string{"support"}},
 	}
 }
 
 // Options change what an instance is made of.
 type Options struct {
-	Policy          string // instead of Policy
+	Policy          string              // instead of Policy
+	Profiles        []tokenizer.Profile // instead of Profiles
 	AllowCommonName bool
 	Limits          server.Limits
 
@@ -107,6 +112,9 @@ func Start(t testing.TB, o Options) *Instance {
 	if o.Policy == "" {
 		o.Policy = Policy
 	}
+	if o.Profiles == nil {
+		o.Profiles = Profiles()
+	}
 	if o.Limits.Notice == 0 {
 		o.Limits.Notice = time.Millisecond
 	}
@@ -120,15 +128,20 @@ func Start(t testing.TB, o Options) *Instance {
 	}
 	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, logger))(t)
 	log := audit.NewLog(seen, segments)
-	profiles := make(map[string][]string)
-	for _, p := range Profiles() {
-		profiles[p.Name] = p.Purposes
+	profiles := make(map[string]policy.ProfileVocabulary)
+	for _, p := range o.Profiles {
+		vocabulary := policy.ProfileVocabulary{Purposes: p.Purposes}
+		for _, part := range p.Parts() {
+			vocabulary.Parts = append(vocabulary.Parts, part.String())
+		}
+		profiles[p.Name] = vocabulary
 	}
 	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), policy.Vocabulary{Actions: server.Actions(), Profiles: profiles}))(t)
 	keys := keystore.New(openBackend(t, dir, o), &upkeep.Shelf{Store: seen, Audit: log, PolicyHash: rules.Hash()}, o.Lease)
 	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
-	tokens := must(tokenizer.New(keys, seen, Profiles()))(t)
+	tokens := must(tokenizer.New(keys, seen, o.Profiles))(t)
 	o.Upkeep.Namespace, o.Upkeep.Keystore, o.Upkeep.Tokenizer = server.DefaultNamespace, keys, tokens
+	o.Upkeep.Store = seen
 	o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = log, rules.Hash(), logger
 	keeper := upkeep.New(o.Upkeep)
 	srv := must(server.New(server.Config{

@@ -147,6 +147,9 @@ func (u *Upkeep) pass(ctx context.Context) error {
 		u.progress.Total += uint64(moved)
 		u.progress.Failed += uint64(r.Failed)
 		u.mu.Unlock()
+		if moved > 0 {
+			u.ScrubSoon()
+		}
 		if after = r.Next; after == 0 {
 			return nil
 		}

@@ -1,6 +1,7 @@
-// Package upkeep does what a service's keys need as time goes by: it makes new
-// versions of those that are due, and moves records from older data keys to the
-// active one. It knows no gRPC.
+// Package upkeep does what a service's keys and tokens need as time goes by: it
+// makes new versions of keys that are due, moves records and the index from older
+// keys to the active ones, and shreds and removes what has expired. It knows no
+// gRPC.
 //
 // Everything that it does is committed with an audit event of the system, in
 // units that are good wherever the process is killed between them. What is left
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -30,6 +32,7 @@ type Config struct {
 	Namespace  string
 	Keystore   *keystore.Keystore
 	Tokenizer  *tokenizer.Tokenizer
+	Store      tokenizer.Store
 	Audit      *audit.Log
 	PolicyHash string // for events
 	Logger     *slog.Logger
@@ -45,6 +48,10 @@ type Config struct {
 	// Period is how often it is looked what is to be done; 0 stands for a
 	// minute.
 	Period time.Duration
+
+	// Sweep is how often it is looked for what has expired, which bounds how long
+	// a value outlives its token; 0 stands for 5 seconds.
+	Sweep time.Duration
 }
 
 // Due says when a key is replaced: whichever comes first. Zero stands for
@@ -59,11 +66,15 @@ type Upkeep struct {
 	cfg     Config
 	limiter *rate.Limiter
 	wake    chan struct{}
+	turned  chan struct{} // wakes the look at the index
 
 	mu       sync.Mutex
 	progress Progress
 	asked    int // how many passes Reseal has asked for
 	answered int // how many of those have been made
+
+	scrub    atomic.Bool // something has been deleted or replaced
+	scrubbed time.Time   // only scrubIfDue looks at it
 }
 
 // New returns an Upkeep, which does nothing before Run.
@@ -71,31 +82,47 @@ func New(cfg Config) *Upkeep {
 	if cfg.Period <= 0 {
 		cfg.Period = time.Minute
 	}
-	u := &Upkeep{cfg: cfg, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(0, batch)}
+	if cfg.Sweep <= 0 {
+		cfg.Sweep = sweepPeriod
+	}
+	u := &Upkeep{cfg: cfg, wake: make(chan struct{}, 1), turned: make(chan struct{}, 1), limiter: rate.NewLimiter(0, batch)}
 	u.setRate(cfg.Rate)
+	u.ScrubSoon() // whoever was here before may have been interrupted
 	return u
 }
 
 // Run looks after the keys until ctx ends. What fails is logged, and tried again
 // after a Period.
 func (u *Upkeep) Run(ctx context.Context) {
-	var both sync.WaitGroup
-	defer both.Wait()
+	var all sync.WaitGroup
+	defer all.Wait()
 	// Apart, since a pass over all records may take days, and keys are due all
 	// the same.
-	both.Go(func() { u.every(ctx, nil, u.rotateDue) })
-	both.Go(func() {
-		u.every(ctx, u.wake, func(ctx context.Context) {
-			if err := u.resealAll(ctx); err != nil && ctx.Err() == nil {
-				u.cfg.Logger.Warn("records can't be moved to the active data key now", "error", err)
-			}
+	all.Go(func() { every(ctx, u.cfg.Period, nil, u.rotateDue) })
+	for _, task := range []struct {
+		period time.Duration
+		wake   <-chan struct{}
+		do     func(context.Context) error
+		failed string
+	}{
+		{u.cfg.Period, u.wake, u.resealAll, "records can't be moved to the active data key now"},
+		{u.cfg.Period, u.turned, u.reindex, "the index can't be moved to the active keys now"},
+		{u.cfg.Sweep, nil, u.sweep, "what has expired can't be removed now"},
+		{u.cfg.Sweep, nil, u.scrubIfDue, "what was deleted can't be overwritten now"},
+	} {
+		all.Go(func() {
+			every(ctx, task.period, task.wake, func(ctx context.Context) {
+				if err := task.do(ctx); err != nil && ctx.Err() == nil {
+					u.cfg.Logger.Warn(task.failed, "error", err)
+				}
+			})
 		})
-	})
+	}
 }
 
-// every does something at once, after each Period, and when it is woken.
-func (u *Upkeep) every(ctx context.Context, wake <-chan struct{}, do func(context.Context)) {
-	tick := time.NewTicker(u.cfg.Period)
+// every does something at once, after each period, and when it is woken.
+func every(ctx context.Context, period time.Duration, wake <-chan struct{}, do func(context.Context)) {
+	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
 		do(ctx)
@@ -108,11 +135,13 @@ func (u *Upkeep) every(ctx context.Context, wake <-chan struct{}, do func(contex
 	}
 }
 
-// Wake has Run look now whether there are records to be moved.
+// Wake has Run look now whether there is anything to be moved.
 func (u *Upkeep) Wake() {
-	select {
-	case u.wake <- struct{}{}:
-	default:
+	for _, wake := range []chan struct{}{u.wake, u.turned} {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

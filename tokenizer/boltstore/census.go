@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -19,13 +18,16 @@ import (
 //
 //	records(8) sealed(8) moved(8) checksum(4)
 //
-// records is how many records are under the key, sealed how many ciphertexts of
-// it were ever stored, and moved how many of those came with updates; big
-// endian. The checksum is CRC-32C of the name and what comes before it: a bit
-// that flips in a count must not let a key go that is needed. A row outlives its key, so that the version
-// is not used again: not after the key was retired, not after it was lost.
+// records is how many records, or claims, are under the key, sealed how many
+// ciphertexts of it were ever stored, and moved how many of those came with
+// records that had been under another key, and so say nothing about how much the
+// key is used from day to day; big endian. The checksum is CRC-32C of the name
+// and what comes before it: a bit that flips in a count must not let a key go
+// that is needed. A row outlives its key, so that the version is not used again:
+// not after the key was retired, not after it was lost.
 //
-// Rows change in the transaction that changes what they count.
+// Profiles are counted likewise; see profiles.go. Rows change in the transaction
+// that changes what they count.
 
 // tally is a row.
 type tally struct{ records, sealed, moved uint64 }
@@ -53,10 +55,22 @@ func (c tally) row(name []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, tallyChecksum(name, b))
 }
 
-// counts are rows as a transaction will leave them, by name of the key.
+// counts are rows as a transaction will leave them, by what they are of.
 type counts struct {
-	keys, census *bbolt.Bucket
-	rows         map[keystore.KeyID]*row
+	keys, census, profiles *bbolt.Bucket
+	rows                   map[keystore.KeyID]*row
+	profileRows            map[profileID]*row
+
+	// latest is where records were counted that were looked for last: those of
+	// one unit tend to be alike.
+	latest   home
+	latestOf likeness
+}
+
+// likeness is what records have in common that are counted in the same rows.
+type likeness struct {
+	namespace, profile string
+	data, token        uint32
 }
 
 // row is a row in a transaction.
@@ -67,11 +81,14 @@ type row struct {
 }
 
 func newCounts(tx *bbolt.Tx) counts {
-	return counts{tx.Bucket(keysBucket), tx.Bucket(censusBucket), make(map[keystore.KeyID]*row)}
+	return counts{
+		keys: tx.Bucket(keysBucket), census: tx.Bucket(censusBucket), profiles: tx.Bucket(profilesBucket),
+		rows: make(map[keystore.KeyID]*row), profileRows: make(map[profileID]*row),
+	}
 }
 
 // row returns the row of a key, or nil if there is no such key and never was.
-func (c counts) row(id keystore.KeyID) (*row, error) {
+func (c *counts) row(id keystore.KeyID) (*row, error) {
 	if r, ok := c.rows[id]; ok {
 		return r, nil
 	}
@@ -94,7 +111,7 @@ func (c counts) row(id keystore.KeyID) (*row, error) {
 }
 
 // usable refuses a key that is not on the shelf.
-func (c counts) usable(id keystore.KeyID) error {
+func (c *counts) usable(id keystore.KeyID) error {
 	r, err := c.row(id)
 	if err == nil && (r == nil || !r.exists) {
 		err = fmt.Errorf("%w: %v", keystore.ErrKeyVersion, id)
@@ -102,32 +119,36 @@ func (c counts) usable(id keystore.KeyID) error {
 	return err
 }
 
-// add makes the row of a new key.
-func (c counts) add(id keystore.KeyID) { c.rows[id] = &row{exists: true, dirty: true} }
-
-// inserted counts a record. Its keys are usable.
-func (c counts) inserted(r tokenizer.Record) {
-	data, token := c.rows[r.DataKey()], c.rows[r.TokenKey()]
-	data.records++
-	data.sealed += r.Ciphertexts()
-	token.records++
-	data.dirty, token.dirty = true, true
-}
-
-// updated counts a record that takes the place of another. Both keys have rows.
-func (c counts) updated(u tokenizer.Update) {
-	from, to := c.rows[u.Old.DataKey()], c.rows[u.New.DataKey()]
-	from.records--
-	to.records++
-	if !bytes.Equal(u.Old.Value, u.New.Value) || !bytes.Equal(u.Old.Metadata, u.New.Metadata) {
-		to.sealed += u.New.Ciphertexts()
-		to.moved += u.New.Ciphertexts()
+// home returns where a record is counted.
+func (c *counts) home(r *tokenizer.Record) (h home, err error) {
+	of := likeness{r.Namespace, r.Profile, r.KeyVersion, r.TokenVersion}
+	if of == c.latestOf {
+		return c.latest, nil
 	}
-	from.dirty, to.dirty = true, true
+	if h.data, err = c.row(r.DataKey()); err != nil {
+		return home{}, err
+	}
+	if r.TokenVersion != 0 {
+		if h.token, err = c.row(r.TokenKey()); err != nil {
+			return home{}, err
+		}
+	}
+	if r.Profile != "" {
+		if h.profile, err = c.profile(profileID{r.Namespace, r.Profile}); err != nil {
+			return home{}, err
+		}
+	}
+	if h.data != nil && (h.token != nil || r.TokenVersion == 0) { // a row that isn't there may come
+		c.latest, c.latestOf = h, of
+	}
+	return h, nil
 }
+
+// add makes the row of a new key.
+func (c *counts) add(id keystore.KeyID) { c.rows[id] = &row{exists: true, dirty: true} }
 
 // flush writes the rows that changed.
-func (c counts) flush() error {
+func (c *counts) flush() error {
 	for id, r := range c.rows {
 		if !r.dirty {
 			continue
@@ -137,46 +158,58 @@ func (c counts) flush() error {
 			return err
 		}
 	}
+	return c.flushProfiles()
+}
+
+// home is where a record is counted: in the rows of its keys, and in that of its
+// profile. A row is nil if there is none.
+type home struct {
+	data, token, profile *row
+}
+
+// usable refuses a record one of whose keys is not on the shelf.
+func (h home) usable(r *tokenizer.Record) error {
+	if h.data == nil || !h.data.exists {
+		return fmt.Errorf("%w: %v", keystore.ErrKeyVersion, r.DataKey())
+	}
+	if r.TokenVersion != 0 && (h.token == nil || !h.token.exists) {
+		return fmt.Errorf("%w: %v", keystore.ErrKeyVersion, r.TokenKey())
+	}
 	return nil
 }
 
-// countAll makes the census of a store that has none.
-func countAll(tx *bbolt.Tx) error {
-	if _, err := tx.CreateBucketIfNotExists(censusBucket); err != nil {
+// leave notes that a record leaves.
+func (h home) leave(leaving *leaving) error {
+	if err := leaving.take(h.data); err != nil {
 		return err
 	}
-	c := newCounts(tx)
-	err := c.keys.ForEach(func(name, stored []byte) error {
-		k, err := keystore.ParseWrappedKey(stored)
-		if err != nil || !bytes.Equal(keyName(k.ID()), name) {
-			return fmt.Errorf("%w: a wrapped key", tokenizer.ErrDamaged)
+	for _, r := range [...]*row{h.token, h.profile} {
+		if r != nil {
+			(*leaving)[r]++
 		}
-		c.add(k.ID())
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	err = tx.Bucket(recordsBucket).ForEach(func(key, stored []byte) error {
-		if len(key) != 8 {
-			return fmt.Errorf("%w: a record without an id", tokenizer.ErrDamaged)
+	return nil
+}
+
+// add counts a record in.
+func (h home) add(sealed uint64) {
+	h.data.sealed += sealed
+	for _, r := range [...]*row{h.data, h.token, h.profile} {
+		if r != nil {
+			r.records++
+			r.dirty = true
 		}
-		r, err := tokenizer.ParseRecord(binary.BigEndian.Uint64(key), stored)
-		if errors.Is(err, tokenizer.ErrDamaged) {
-			return nil // it can't be opened, so it needs no key
-		}
-		for _, id := range []keystore.KeyID{r.DataKey(), r.TokenKey()} {
-			if c.rows[id] == nil { // lost: the version must not be used again
-				c.rows[id] = &row{}
-			}
-		}
-		c.inserted(r)
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	return c.flush()
+}
+
+// remove counts a record out.
+func (h home) remove() {
+	for _, r := range [...]*row{h.data, h.token, h.profile} {
+		if r != nil {
+			r.records--
+			r.dirty = true
+		}
+	}
 }
 
 // Census reads the rows of a namespace.
@@ -198,59 +231,4 @@ func (s *Store) Census(ctx context.Context, namespace string) (census []keystore
 		return nil
 	})
 	return census, err
-}
-
-// maxScan is how many records Outdated looks at in one transaction: one that
-// stays open keeps the file from using free pages again.
-const maxScan = 4096
-
-// Outdated goes through the records in the order of ids.
-func (s *Store) Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (found tokenizer.Outdated, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(recordsBucket).Cursor()
-		key, stored := cursor.Seek(idKey(after + 1))
-		for seen := 0; key != nil; key, stored = cursor.Next() {
-			if seen == maxScan || len(found.Records) == limit {
-				return nil
-			}
-			seen++
-			found.Next = binary.BigEndian.Uint64(key)
-			data, _, err := tokenizer.ParseRecordKeys(found.Next, stored)
-			if err == nil && (data.Namespace != namespace || data.Version == version) {
-				continue
-			}
-			record, err := tokenizer.ParseRecord(found.Next, stored)
-			if err != nil {
-				found.Unreadable++
-				continue
-			}
-			found.Records = append(found.Records, record)
-		}
-		found.Next = 0
-		return nil
-	})
-	return found, err
-}
-
-// Under looks at all records, some in each transaction. Those that are inserted
-// behind its back are under the active key, or the census has them.
-func (s *Store) Under(ctx context.Context, key keystore.KeyID) (under bool, err error) {
-	for after, more := uint64(0), true; more && !under && err == nil; {
-		more = false
-		err = s.view(ctx, func(tx *bbolt.Tx) error {
-			cursor := tx.Bucket(recordsBucket).Cursor()
-			id, stored := cursor.Seek(idKey(after + 1))
-			for seen := 0; id != nil && seen < maxScan; id, stored = cursor.Next() {
-				seen++
-				after, more = binary.BigEndian.Uint64(id), true
-				data, token, err := tokenizer.ParseRecordKeys(after, stored)
-				if err == nil && (data == key || token == key) {
-					under = true
-					return nil
-				}
-			}
-			return nil
-		})
-	}
-	return under, err
 }

@@ -20,11 +20,13 @@ import (
 const maxGroup = 4096
 
 // write is a unit on its way through the commit loop. Without a unit it asks
-// for a transaction that only reserves ids, or finds out whether one works.
+// for a transaction that only reserves ids, or finds out whether one works; or it
+// is a step of something else that must not meet a transaction.
 type write struct {
 	ctx     context.Context
 	unit    *tokenizer.Unit
 	probe   bool
+	step    func() error
 	state   atomic.Int32 // waiting, then taken or given up
 	outcome tokenizer.Outcome
 	err     error
@@ -55,12 +57,9 @@ func validate(unit tokenizer.Unit) error {
 	if unit.Event == nil {
 		return errors.New("boltstore: a unit needs an event")
 	}
-	for _, c := range unit.Claims {
-		if len(c.Key) == 0 || len(c.Key) > tokenizer.MaxClaim || len(c.Value) == 0 || len(c.Value) > tokenizer.MaxClaim {
-			return errors.New("boltstore: a claim's key or value is empty or too long")
-		}
-		if c.Record != tokenizer.NoRecord && (c.Record < 0 || c.Record >= len(unit.Records)) {
-			return errors.New("boltstore: a claim names a record that the unit doesn't have")
+	for i := range unit.Claims {
+		if err := validateClaim(&unit.Claims[i]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -106,11 +105,14 @@ func (s *Store) run() {
 	for range s.wake {
 		for {
 			group, closed := s.nextGroup()
-			if len(group) > 0 {
+			switch {
+			case len(group) > 0 && group[0].step != nil:
+				s.runStep(group[0])
+				continue
+			case len(group) > 0:
 				s.writeGroup(group)
 				continue
-			}
-			if closed {
+			case closed:
 				return
 			}
 			break
@@ -119,12 +121,16 @@ func (s *Store) run() {
 }
 
 // nextGroup takes waiting writes from the queue, in the order in which they
-// came; those whose callers gave up are dropped.
+// came; those whose callers gave up are dropped. A step is a group of its own.
 func (s *Store) nextGroup() (group []*write, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := min(len(s.pending), maxGroup)
-	for _, w := range s.pending[:n] {
+	n := 0
+	for _, w := range s.pending[:min(len(s.pending), maxGroup)] {
+		if len(group) > 0 && (w.step != nil || group[0].step != nil) {
+			break
+		}
+		n++
 		if w.ctx.Err() == nil && w.state.CompareAndSwap(waiting, taken) {
 			group = append(group, w)
 		} else if w.state.CompareAndSwap(waiting, taken) {
@@ -161,6 +167,16 @@ func (s *Store) writeGroup(group []*write) {
 		}
 		close(w.done)
 	}
+}
+
+// runStep runs a step between two transactions.
+func (s *Store) runStep(w *write) {
+	s.writing.Store(time.Now().UnixNano())
+	defer s.writing.Store(0)
+	if w.err = s.broken; w.err == nil {
+		w.err = s.guard(w.step)
+	}
+	close(w.done)
 }
 
 // failure wraps the error of a transaction. Unless it is plain that the disk
@@ -246,7 +262,8 @@ var errUnit = errors.New("boltstore: the unit can't be stored")
 // a unit has been put into the transaction.
 func unitFault(err error) bool {
 	for _, fault := range []error{
-		keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, keystore.ErrKeyVersion, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, errUnit,
+		keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, keystore.ErrKeyVersion,
+		tokenizer.ErrConflict, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, errUnit,
 	} {
 		if errors.Is(err, fault) {
 			return true

@@ -91,13 +91,8 @@ func (g *txGroup) checkRetire(unit tokenizer.Unit) error {
 	if err := g.counts.usable(id); err != nil {
 		return err
 	}
-	active := true
-	prefix := append(keysPrefix(id.Namespace), byte(id.Class))
-	cursor := g.keys.Cursor()
-	for name, _ := cursor.Seek(keyName(id)); bytes.HasPrefix(name, prefix); name, _ = cursor.Next() {
-		active = bytes.Equal(name, keyName(id)) // unless another follows
-	}
-	if active || id.Class == keystore.Audit || g.counts.rows[id].records > 0 {
+	active := g.newest(id.Namespace, id.Class) == id.Version
+	if active || id.Class.Permanent() || g.counts.rows[id].records > 0 {
 		return fmt.Errorf("%w: %v", keystore.ErrKeyInUse, id)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,11 +14,14 @@ import (
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// view runs a read transaction, which sees every committed unit.
+// view runs a read transaction, which sees every committed unit. fn must not
+// call view.
 func (s *Store) view(ctx context.Context, fn func(*bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s.readers.RLock()
+	defer s.readers.RUnlock()
 	err := s.guard(func() error { return s.db.View(fn) })
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return fmt.Errorf("%w: closed", tokenizer.ErrUnavailable)
@@ -25,28 +29,85 @@ func (s *Store) view(ctx context.Context, fn func(*bbolt.Tx) error) error {
 	return err
 }
 
-// Record reads a record.
-func (s *Store) Record(ctx context.Context, id uint64) (record tokenizer.Record, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		stored := tx.Bucket(recordsBucket).Get(idKey(id))
-		if stored == nil {
-			return tokenizer.ErrNotFound
-		}
-		record, err = tokenizer.ParseRecord(id, stored)
-		return err
-	})
-	return record, err
-}
-
-// Claimed reads the claim that holds the key.
-func (s *Store) Claimed(ctx context.Context, key []byte) (value []byte, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		if value = slices.Clone(tx.Bucket(claimsBucket).Get(key)); value == nil {
-			return tokenizer.ErrNotFound
+// Records reads records.
+func (s *Store) Records(ctx context.Context, ids ...uint64) ([]tokenizer.Found, error) {
+	found := make([]tokenizer.Found, len(ids))
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(recordsBucket).Cursor()
+		key := make([]byte, 8)
+		for i, id := range ids {
+			binary.BigEndian.PutUint64(key, id)
+			if stored := find(cursor, key); stored != nil {
+				found[i].Record, found[i].Err = tokenizer.ParseRecord(id, stored)
+			} else {
+				found[i].Err = tokenizer.ErrNotFound
+			}
 		}
 		return nil
 	})
-	return value, err
+	switch {
+	case !errors.Is(err, tokenizer.ErrDamaged):
+		return found, err
+	case len(ids) == 1:
+		return []tokenizer.Found{{Err: err}}, nil
+	}
+	// bbolt can't read a page. Those records that are elsewhere are well.
+	for i, id := range ids {
+		one, err := s.Records(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		found[i] = one[0]
+	}
+	return found, nil
+}
+
+// Claimed reads what keys hold.
+func (s *Store) Claimed(ctx context.Context, keys ...[]byte) ([][]byte, error) {
+	values := make([][]byte, len(keys))
+	err := s.view(ctx, func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(claimsBucket).Cursor()
+		for i, key := range keys {
+			stored := find(cursor, key)
+			if stored == nil {
+				continue
+			}
+			_, value, err := parseClaim(stored)
+			if err != nil {
+				return err
+			}
+			values[i] = slices.Clone(value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return values, nil
+}
+
+// Claims reads claims in the order of their keys.
+func (s *Store) Claims(ctx context.Context, prefix, after []byte, limit int) (claims []tokenizer.Claimed, err error) {
+	err = s.view(ctx, func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(claimsBucket).Cursor()
+		key, stored := cursor.Seek(prefix)
+		if bytes.Compare(after, prefix) >= 0 {
+			key, stored = seekPast(cursor, after)
+		}
+		for ; key != nil && bytes.HasPrefix(key, prefix) && len(claims) < limit; key, stored = cursor.Next() {
+			under, value, err := parseClaim(stored)
+			if err != nil {
+				return err
+			}
+			own := slices.Concat(key, value)
+			claims = append(claims, tokenizer.Claimed{Key: own[:len(key):len(key)], Value: own[len(key):], Under: under})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
 }
 
 // LogID names the audit log.

@@ -6,15 +6,20 @@
 // one is being synced share the next. Records are appended in the order of
 // their ids, so that the tree grows at its right edge.
 //
-// The file holds six buckets:
+// The file holds seven buckets:
 //
-//	meta     format, log_id, next_id (the first id that is not reserved),
-//	         and for moments probe (see Check)
-//	records  id (8 bytes, big endian) → tokenizer.Record
-//	claims   key → value
-//	keys     namespace, class and version → keystore.WrappedKey
-//	census   namespace, class and version → what is under the key; see census.go
-//	log      sequence (8 bytes, big endian) → previous hash ‖ event
+//	meta      format, log_id, next_id (the first id that is not reserved),
+//	          and for moments probe (see Check)
+//	records   id (8 bytes, big endian) → tokenizer.Record
+//	claims    key → class, version and namespace of the key that it is under,
+//	          and value; see claims.go
+//	keys      namespace, class and version → keystore.WrappedKey
+//	census    namespace, class and version → what is under the key; see census.go
+//	profiles  namespace and profile → how many records it has; see profiles.go
+//	log       sequence (8 bytes, big endian) → previous hash ‖ event
+//
+// What is deleted or replaced is no part of these any more, but of the file until
+// Scrub has overwritten it.
 package boltstore
 
 import (
@@ -47,16 +52,19 @@ var (
 )
 
 // storeFormat is the version of the layout described above. Version 1 had no
-// census; Open counts it and makes the file one of version 2.
-const storeFormat = 2
+// census, and neither 1 nor 2 had counts of profiles; Open counts what is missing
+// and makes the file one of version 3. Claims of earlier versions had another
+// form, but nothing made any.
+const storeFormat = 3
 
 var (
-	metaBucket    = []byte("meta")
-	recordsBucket = []byte("records")
-	claimsBucket  = []byte("claims")
-	keysBucket    = []byte("keys")
-	censusBucket  = []byte("census")
-	logBucket     = []byte("log")
+	metaBucket     = []byte("meta")
+	recordsBucket  = []byte("records")
+	claimsBucket   = []byte("claims")
+	keysBucket     = []byte("keys")
+	censusBucket   = []byte("census")
+	profilesBucket = []byte("profiles")
+	logBucket      = []byte("log")
 
 	formatKey = []byte("format")
 	logIDKey  = []byte("log_id")
@@ -67,12 +75,15 @@ var (
 // Store is a tokenizer.Store in a bbolt file. It is safe for concurrent use.
 type Store struct {
 	db       *bbolt.DB
+	file     storeFile // that of db, for Scrub
 	logID    tokenizer.LogID
 	ids      idRange
 	upgraded bool
 
 	// update runs a write transaction; tests put faults in its way.
 	update func(func(*bbolt.Tx) error) error
+
+	readers sync.RWMutex // held for reading by read transactions; see Scrub
 
 	mu      sync.Mutex
 	pending []*write
@@ -93,7 +104,7 @@ var _ tokenizer.Store = (*Store)(nil)
 // system, such as fs.ErrPermission or syscall.ENOSPC.
 func Open(path string) (*Store, error) {
 	_, missing := os.Stat(path)
-	db, err := openFile(path)
+	db, file, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +114,7 @@ func Open(path string) (*Store, error) {
 			return nil, fmt.Errorf("boltstore: open: %w", err)
 		}
 	}
-	s := &Store{db: db, update: db.Update, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Store{db: db, file: file, update: db.Update, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := s.initialize(); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -113,27 +124,32 @@ func Open(path string) (*Store, error) {
 }
 
 // openFile opens the bbolt file. bbolt panics on some damaged files and would
-// crash on reading beyond the end of one that was cut.
-func openFile(path string) (db *bbolt.DB, err error) {
+// crash on reading beyond the end of one that was cut. The file that is returned
+// is bbolt's own, which closes it.
+func openFile(path string) (db *bbolt.DB, file *os.File, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if fault := recover(); fault != nil {
-			db, err = nil, fmt.Errorf("%w: %s: bbolt can't read it", tokenizer.ErrDamaged, path)
+			db, file, err = nil, nil, fmt.Errorf("%w: %s: bbolt can't read it", tokenizer.ErrDamaged, path)
 		}
 	}()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:      time.Nanosecond, // try the lock once
 		FreelistType: bbolt.FreelistMapType,
+		OpenFile: func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+			file, err = os.OpenFile(name, flag, mode)
+			return file, err
+		},
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
+		return nil, nil, fmt.Errorf("%w: %s", ErrLocked, path)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, path, err)
+		return nil, nil, fmt.Errorf("%w: %s: %w", ErrFormat, path, err)
 	case errors.Is(err, bolterrors.ErrChecksum):
-		return nil, fmt.Errorf("%w: %s: %w", tokenizer.ErrDamaged, path, err)
+		return nil, nil, fmt.Errorf("%w: %s: %w", tokenizer.ErrDamaged, path, err)
 	case err != nil:
-		return nil, fmt.Errorf("boltstore: open: %w", err)
+		return nil, nil, fmt.Errorf("boltstore: open: %w", err)
 	}
 	info, err := os.Stat(path)
 	if err == nil {
@@ -146,9 +162,9 @@ func openFile(path string) (db *bbolt.DB, err error) {
 	}
 	if err != nil {
 		_ = db.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return db, nil
+	return db, file, nil
 }
 
 // syncName makes the name of a new file durable, and that of its directory,
@@ -187,7 +203,7 @@ func (s *Store) initialize() error {
 			if s.upgraded, err = upgrade(tx); err != nil {
 				return err
 			}
-			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, censusBucket, logBucket} {
+			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, censusBucket, profilesBucket, logBucket} {
 				if tx.Bucket(name) == nil {
 					return fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
 				}
@@ -204,31 +220,9 @@ func (s *Store) initialize() error {
 	})
 }
 
-// Upgraded says whether Open has brought the file from an earlier format to the
-// one of this version. Earlier versions can't read it any more.
-func (s *Store) Upgraded() bool { return s.upgraded }
-
-// upgrade brings a store of an earlier version to this one.
-func upgrade(tx *bbolt.Tx) (upgraded bool, err error) {
-	meta := tx.Bucket(metaBucket)
-	switch f := meta.Get(formatKey); {
-	case len(f) != 1 || f[0] == 0 || f[0] > storeFormat:
-		return false, ErrFormat
-	case f[0] == storeFormat:
-		return false, nil
-	}
-	if tx.Bucket(recordsBucket) == nil || tx.Bucket(keysBucket) == nil {
-		return false, fmt.Errorf("%w: no bucket of records or keys", tokenizer.ErrDamaged)
-	}
-	if err := countAll(tx); err != nil {
-		return false, err
-	}
-	return true, meta.Put(formatKey, []byte{storeFormat})
-}
-
 // create lays out a new store.
 func create(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{metaBucket, recordsBucket, claimsBucket, keysBucket, censusBucket, logBucket} {
+	for _, name := range [][]byte{metaBucket, recordsBucket, claimsBucket, keysBucket, censusBucket, profilesBucket, logBucket} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -26,45 +27,68 @@ func open(t *testing.T, path string) *Store {
 }
 
 func TestContract(t *testing.T) {
-	storetest.Run(t, storetest.Harness{
-		Open: func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
-			path := filepath.Join(t.TempDir(), "store.db")
-			s := open(t, path)
-			t.Cleanup(func() { closeChecked(t, s) })
-			return s, func() tokenizer.Store {
-				closeChecked(t, s)
-				s = open(t, path)
-				return s
-			}
-		},
-		Fail: func(s tokenizer.Store) { failNext(s.(*Store), diskFullError) },
-	})
+	storetest.Run(t, harness(func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
+		path := filepath.Join(t.TempDir(), "store.db")
+		s := open(t, path)
+		t.Cleanup(func() { closeChecked(t, s) })
+		return s, func() tokenizer.Store {
+			closeChecked(t, s)
+			s = open(t, path)
+			return s
+		}
+	}))
 }
 
 // TestContractOnCopies runs the contract on what a crash would leave: the file
 // as it is while the store is open.
 func TestContractOnCopies(t *testing.T) {
-	storetest.Run(t, storetest.Harness{
-		Open: func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
-			path := filepath.Join(t.TempDir(), "store.db")
-			s := open(t, path)
-			t.Cleanup(func() { closeChecked(t, s) })
-			return s, func() tokenizer.Store {
-				image, err := os.ReadFile(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				path = filepath.Join(t.TempDir(), "store.db")
-				if err := os.WriteFile(path, image, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				copied := open(t, path)
-				t.Cleanup(func() { closeChecked(t, copied) })
-				return copied
-			}
-		},
+	storetest.Run(t, harness(func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
+		s := open(t, filepath.Join(t.TempDir(), "store.db"))
+		t.Cleanup(func() { closeChecked(t, s) })
+		return s, func() tokenizer.Store {
+			s = openCopy(t, s)
+			return s
+		}
+	}))
+}
+
+// openCopy opens a copy of the file of a store as it is.
+func openCopy(t *testing.T, s *Store) *Store {
+	t.Helper()
+	image, err := os.ReadFile(s.db.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "store.db")
+	if err := os.WriteFile(path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copied := open(t, path)
+	t.Cleanup(func() { closeChecked(t, copied) })
+	return copied
+}
+
+func harness(open func(*testing.T) (tokenizer.Store, func() tokenizer.Store)) storetest.Harness {
+	return storetest.Harness{
+		Open: open,
 		Fail: func(s tokenizer.Store) { failNext(s.(*Store), diskFullError) },
+		Damage: func(t *testing.T, s tokenizer.Store, id uint64) {
+			edit(t, s.(*Store), recordsBucket, idKey(id), func(b []byte) []byte { return b[:len(b)-1] })
+		},
+		Files: func(s tokenizer.Store) []string { return []string{s.(*Store).db.Path()} },
+	}
+}
+
+// edit changes what is stored under a key, behind the back of the store.
+func edit(t *testing.T, s *Store, bucket, key []byte, change func([]byte) []byte) {
+	t.Helper()
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		return b.Put(key, change(bytes.Clone(b.Get(key))))
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // closeChecked has bbolt check its file for consistency, then closes it.
@@ -177,8 +201,8 @@ func TestCloseWritesWhatWasHandedIn(t *testing.T) {
 	if err := s.Check(context.Background()); !errors.Is(err, tokenizer.ErrUnavailable) {
 		t.Errorf("Check after Close: %v", err)
 	}
-	if _, err := s.Record(context.Background(), 1); !errors.Is(err, tokenizer.ErrUnavailable) {
-		t.Errorf("Record after Close: %v", err)
+	if _, err := s.Records(context.Background(), 1); !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Errorf("Records after Close: %v", err)
 	}
 	s = open(t, path)
 	defer closeChecked(t, s)

@@ -6,22 +6,25 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 func testBadUnit(t *testing.T, h Harness) {
 	s, _ := h.Open(t)
 	bad := map[string]tokenizer.Unit{
-		"no event":     {},
-		"empty event":  {Event: event("")},
-		"event panics": {Event: func(tokenizer.Outcome) []byte { panic("no") }},
-		"empty claim":  {Event: event("x"), Claims: []tokenizer.Claim{{Value: []byte("v"), Record: tokenizer.NoRecord}}},
-		"long claim": {Event: event("x"), Claims: []tokenizer.Claim{
-			{Key: make([]byte, tokenizer.MaxClaim+1), Value: []byte("v"), Record: tokenizer.NoRecord}}},
-		"claim of no record": {Event: event("x"), Claims: []tokenizer.Claim{{Key: []byte("k"), Value: []byte("v"), Record: 0}}},
-		"id 0":               {Event: event("x"), Records: []tokenizer.Record{record(0)}},
+		"no event":                    {},
+		"empty event":                 {Event: event("")},
+		"event panics":                {Event: func(tokenizer.Outcome) []byte { panic("no") }},
+		"claim without a key":         {Event: event("x"), Claims: []tokenizer.Claim{{New: []byte("v")}}},
+		"claim of an empty key":       {Event: event("x"), Claims: []tokenizer.Claim{{Key: []byte{}, New: []byte("v")}}},
+		"claim of an empty value":     {Event: event("x"), Claims: []tokenizer.Claim{{Key: []byte("k"), New: []byte{}}}},
+		"claim of an empty old value": {Event: event("x"), Claims: []tokenizer.Claim{{Key: []byte("k"), Old: []byte{}, New: []byte("v")}}},
+		"long key":                    {Event: event("x"), Claims: []tokenizer.Claim{{Key: make([]byte, tokenizer.MaxClaim+1), New: []byte("v")}}},
+		"long value":                  {Event: event("x"), Claims: []tokenizer.Claim{{Key: []byte("k"), New: make([]byte, tokenizer.MaxClaim+1)}}},
+		"id 0":                        {Event: event("x"), Records: []tokenizer.Record{record(0)}},
 		"huge record": {Event: event("x"), Records: []tokenizer.Record{
-			{ID: reserve(t, s, 1), Value: make([]byte, 1<<20)}}},
+			{ID: reserve(t, s, 1), Value: make([]byte, 2<<20)}}},
 	}
 	var wg sync.WaitGroup
 	for name, unit := range bad {
@@ -62,11 +65,11 @@ func testIDTaken(t *testing.T, h Harness) {
 		})
 	}
 	wg.Wait()
-	got, err := s.Record(ctx, id)
-	if err != nil {
-		t.Fatal(err)
+	found, err := s.Records(ctx, id)
+	if err != nil || found[0].Err != nil {
+		t.Fatal(found, err)
 	}
-	n := 0
+	got, n := found[0].Record, 0
 	won.Range(func(i, _ any) bool {
 		n++
 		if got.Value[0] != byte(i.(int)) {
@@ -86,11 +89,23 @@ func testContext(t *testing.T, h Harness) {
 	if _, err := s.Commit(ended, tokenizer.Unit{Event: event("x")}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Commit: %v", err)
 	}
-	if _, err := s.Record(ended, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("Record: %v", err)
-	}
-	if _, err := s.ReserveIDs(ended, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("ReserveIDs: %v", err)
+	for name, read := range map[string]func() error{
+		"ReserveIDs":  func() error { _, err := s.ReserveIDs(ended, 1); return err },
+		"Records":     func() error { _, err := s.Records(ended, 1); return err },
+		"Claimed":     func() error { _, err := s.Claimed(ended, []byte("k")); return err },
+		"Claims":      func() error { _, err := s.Claims(ended, nil, nil, 1); return err },
+		"Scan":        func() error { _, err := s.Scan(ended, "default", "", 0, 1); return err },
+		"Profiles":    func() error { _, err := s.Profiles(ended, "default"); return err },
+		"Outdated":    func() error { _, err := s.Outdated(ended, "default", 1, 0, 1); return err },
+		"Under":       func() error { _, err := s.Under(ended, keyID(keystore.Data, 1)); return err },
+		"WrappedKeys": func() error { _, err := s.WrappedKeys(ended, "default"); return err },
+		"Census":      func() error { _, err := s.Census(ended, "default"); return err },
+		"Entries":     func() error { _, err := s.Entries(ended, 0, 1); return err },
+		"Scrub":       func() error { return s.Scrub(ended) },
+	} {
+		if err := read(); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if e := readLog(t, s); len(e) != 0 {
 		t.Errorf("a unit whose context had ended is in the log")
@@ -99,21 +114,42 @@ func testContext(t *testing.T, h Harness) {
 
 func testFailedWrite(t *testing.T, h Harness) {
 	s, reopen := h.openWithKeys(t)
-	id := reserve(t, s, 2)
-	commit(t, s, tokenizer.Unit{Records: []tokenizer.Record{record(id)}, Event: event("before")})
+	id := reserve(t, s, 4)
+	commit(t, s, tokenizer.Unit{
+		Records: []tokenizer.Record{record(id), record(id + 2), record(id + 3)},
+		Claims:  []tokenizer.Claim{claim("k", "", "v")},
+		Event:   event("before"),
+	})
+	unit := tokenizer.Unit{
+		Records: []tokenizer.Record{record(id + 1)},
+		Updates: []tokenizer.Update{changed(record(id+2), func(r *tokenizer.Record) { r.Uses++ })},
+		Deletes: []tokenizer.Record{record(id + 3)},
+		Claims:  []tokenizer.Claim{claim("k", "v", ""), claim("l", "", "v")},
+		Event:   event("lost"),
+	}
 	h.Fail(s)
-	_, err := s.Commit(ctx, tokenizer.Unit{Records: []tokenizer.Record{record(id + 1)}, Event: event("lost")})
-	if !errors.Is(err, tokenizer.ErrUnavailable) {
+	if _, err := s.Commit(ctx, unit); !errors.Is(err, tokenizer.ErrUnavailable) {
 		t.Fatalf("Commit on a full disk: %v", err)
 	}
 	wantNoRecord(t, s, id+1)
-	wantRecord(t, s, record(id))
+	for _, n := range []uint64{0, 2, 3} {
+		wantRecord(t, s, record(id+n))
+	}
+	wantClaim(t, s, "k", "v")
+	wantClaim(t, s, "l", "")
+	wantProfiles(t, s, map[string]uint64{"card": 3})
 	if err := s.Check(ctx); err != nil {
 		t.Fatalf("Check once there is room again: %v", err)
 	}
-	commit(t, s, tokenizer.Unit{Records: []tokenizer.Record{record(id + 1)}, Event: event("after")})
+	unit.Event = event("after")
+	commit(t, s, unit)
 	s = reopen()
 	wantRecord(t, s, record(id+1))
+	wantRecord(t, s, unit.Updates[0].New)
+	wantNoRecord(t, s, id+3)
+	wantClaim(t, s, "k", "")
+	wantClaim(t, s, "l", "v")
+	wantProfiles(t, s, map[string]uint64{"card": 3})
 	if e := readLog(t, s); len(e) != 2 || string(e[1].Body) != "after" {
 		t.Fatalf("log = %v", e)
 	}

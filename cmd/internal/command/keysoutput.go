@@ -98,7 +98,7 @@ func printKeys(w io.Writer, keys ...*coatcheckv1.Key) error {
 	for _, key := range keys {
 		k := keyOf(key)
 		records, uses := "-", "-"
-		if k.Class == "data" || k.Class == "token" {
+		if k.Class != "audit" && k.Class != "fpe" { // under which nothing is counted
 			records = grouped(k.Records)
 		}
 		if k.Class == "data" {

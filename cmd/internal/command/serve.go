@@ -47,10 +47,11 @@ func serveCommand(env Env) *cobra.Command {
 
 func checkConfigCommand(env Env) *cobra.Command {
 	var path string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check-config --config FILE",
 		Short: "Check a configuration and all that it names, without serving",
-		Long:  "Reads the configuration, the policy, the certificates and the root key as serve\nwould, and says what is wrong with them. The store is not opened, and Vault is not asked.",
+		Long:  "Reads the configuration, the policy, the certificates and the root key as serve\nwould, and says what is wrong with them. The store is not opened, and Vault is not asked.\nFor each profile it prints an example token, how many there can be, and what\nstandards have to say.",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			c, err := config.Load(path)
@@ -60,11 +61,19 @@ func checkConfigCommand(env Env) *cobra.Command {
 			if err := service.Check(env.options(c)); err != nil {
 				return err
 			}
-			fmt.Fprintf(env.Stdout, "%s: good, with %d profiles\n", path, len(c.Profiles))
-			return nil
+			profiles, err := checkedProfiles(c.TokenizerProfiles())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(env.Stdout, jsonChecked{path, profiles})
+			}
+			fmt.Fprintf(env.Stdout, "%s: good, with %d profiles\n\n", path, len(profiles))
+			return printProfiles(env.Stdout, profiles)
 		},
 	}
 	requireConfig(cmd, &path)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 

@@ -14,13 +14,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/coatcheck/coatcheck/server"
-	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // maxFile is the largest configuration file in bytes.
@@ -90,17 +88,6 @@ type Audit struct {
 // Metrics says where metrics are served, over plain HTTP.
 type Metrics struct {
 	Listen string `yaml:"listen"` // host:port; none if empty
-}
-
-// Profile is one of tokenizer.Profile, under its name.
-type Profile struct {
-	Description string   `yaml:"description"`
-	Type        string   `yaml:"type"`
-	Mode        string   `yaml:"mode"`
-	Format      string   `yaml:"format"`
-	Owner       string   `yaml:"owner"`
-	Task        string   `yaml:"business_task"`
-	Purposes    []string `yaml:"purposes"`
 }
 
 // Load reads and checks the file. The error joins an error for each fault,
@@ -182,12 +169,7 @@ func (c *Config) check(doc document) error {
 	if len(c.Profiles) == 0 {
 		fault("at least one profile is required", "profiles")
 	}
-	for _, p := range c.TokenizerProfiles() {
-		var bad *tokenizer.ProfileError
-		if err := p.Validate(); errors.As(err, &bad) {
-			fault(fmt.Sprintf("profile %q: %s %s", p.Name, bad.Field, bad.Reason), "profiles", p.Name, bad.Field)
-		}
-	}
+	c.checkProfiles(fault)
 	c.Server.Limits.check(fault)
 	return errors.Join(faults...)
 }
@@ -198,7 +180,7 @@ func (l Limits) check(fault func(string, ...string)) {
 		key            string
 		n, least, most int
 	}{
-		{"message_size", l.MessageSize, 128 << 10, 1 << 30}, // the largest value, and what surrounds it
+		{"message_size", l.MessageSize, 128 << 10, 1 << 30}, // the largest text, and what surrounds it
 		{"header_size", l.HeaderSize, 4 << 10, 1 << 20},
 		{"in_flight", l.InFlight, 1, 1 << 30},
 		{"streams_per_connection", l.Streams, 1, 1 << 30},
@@ -247,25 +229,6 @@ func (c *Config) resolve(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-}
-
-// TokenizerProfiles returns the profiles in the order of their names.
-func (c *Config) TokenizerProfiles() []tokenizer.Profile {
-	profiles := make([]tokenizer.Profile, 0, len(c.Profiles))
-	for name, p := range c.Profiles {
-		profiles = append(profiles, tokenizer.Profile{
-			Name: name, Description: p.Description, Type: p.Type,
-			Mode: tokenizer.Mode(p.Mode), Format: tokenizer.TokenFormat(p.Format),
-			Owner: p.Owner, Task: p.Task, Purposes: p.Purposes,
-		})
-	}
-	slices.SortFunc(profiles, func(a, b tokenizer.Profile) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	return profiles
 }
 
 // ServerLimits returns the limits for package server.

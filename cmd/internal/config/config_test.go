@@ -102,6 +102,18 @@ func TestKeystoreDefaults(t *testing.T) {
 	}
 }
 
+// Only who takes bytes in needs messages in which the largest of them fit.
+func TestMessagesForBytes(t *testing.T) {
+	small := strings.Replace(good, "in_flight: 100", "message_size: 1000000", 1)
+	if _, err := load(t, small); err != nil {
+		t.Errorf("without bytes: %v", err)
+	}
+	_, err := load(t, strings.Replace(small, "type: text", "type: bytes", 1))
+	if err == nil || !strings.Contains(err.Error(), `:5:26: message_size must be at least 2097152, since profile "note" is of the type bytes`) {
+		t.Errorf("with bytes: %v", err)
+	}
+}
+
 func TestFaults(t *testing.T) {
 	for _, row := range []struct {
 		name, old, with string
@@ -122,7 +134,7 @@ func TestFaults(t *testing.T) {
 		{"lease too short", "local: {root_key: root.key}", "local: {root_key: root.key}\n  lease: 1ms", []string{":10:3: lease must be from 100ms to 1h"}},
 		{"offline below zero", "local: {root_key: root.key}", "local: {root_key: root.key}\n  max_offline: -1s", []string{":10:3: max_offline must be from 0"}},
 		{"reseal rate", "local: {root_key: root.key}", "local: {root_key: root.key}\n  reseal_rate: -1", []string{":10:3: reseal_rate must be from 0"}},
-		{"rotation of no class", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {dat: {age: 1h}}", []string{`:10:14: "dat" is none of [data token index subject audit]`}},
+		{"rotation of no class", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {dat: {age: 1h}}", []string{`:10:14: "dat" is none of [data token index subject audit fpe]`}},
 		{"rotation by uses of a token key", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {token: {uses: 5}}", []string{":10:22: uses are counted for data keys only"}},
 		{"too many uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 4294967296}}", []string{":10:21: uses must be from 1048576 to 4278190080"}},
 		{"too few uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 1}}", []string{":10:21: uses must be from"}},
@@ -140,6 +152,17 @@ func TestFaults(t *testing.T) {
 		{"limit too long", "deadline: 5s", "deadline: 48h", []string{":5:12: deadline must be from 1ms to 24h"}},
 		{"limit below zero", "deadline: 5s", "deadline: -1s", []string{":5:12: deadline must be"}},
 		{"data type", "type: text", "type: txt", []string{`:14:10: profile "note": type "txt" is none of`}},
+		{"fpe over too few", "type: text", "type: card-number, mode: fpe, format: digits, keep_first: 6, keep_last: 4", []string{`:14:56: profile "note": keep_first leaves 100 values of 13 digits and 100000 of 16 digits, fewer than the 1000000 that NIST SP 800-38G Rev 1 demands`}},
+		{"fpe without a format", "type: text", "type: card-number, mode: fpe", []string{`profile "note": format is required in the mode fpe`}},
+		{"an option of another format", "type: text", "type: text, keep_last: 4", []string{`:14:22: profile "note": keep_last has no meaning for the format opaque`}},
+		{"a shape of another type", "type: text", "type: text, format: email", []string{`:14:22: profile "note": format email`}},
+		{"a verification value for ever", "type: text", "type: card-verification, max_uses: 1", []string{`profile "note": ttl must be from 1s to 15m0s`}},
+		{"a verification value twice", "type: text", "type: card-verification, ttl: 15m", []string{`profile "note": max_uses must be 1`}},
+		{"passport without a pattern", "type: text", "type: passport", []string{`profile "note": pattern`}},
+		{"a bad token pattern", "type: text", `type: text, format: template, token_pattern: "[A-Z"`, []string{`:14:40: profile "note": token_pattern at offset 0`}},
+		{"ttl beyond retention", "type: text", "type: text, ttl: 2h, retention: 1h", []string{`:14:22: profile "note": ttl is longer than the retention`}},
+		{"subject", "type: text", "type: text, subject: maybe", []string{`:14:22: profile "note": subject "maybe" is none of`}},
+		{"lookup of nothing", "type: text", "type: text, mode: one-way, lookup: true", []string{`profile "note": lookup has no meaning in the mode one-way`}},
 		{"profile name", "note:", "Note:", []string{`profile "Note": name must be`}},
 		{"purpose", "[charge]", "[Charge!]", []string{`:13:29: profile "card": purposes "Charge!" is not of the form`}},
 		{"two documents", "policy: policy.yaml", "---\npolicy: policy.yaml", []string{": a second document begins"}},

@@ -91,9 +91,13 @@ func loadPolicy(c *config.Config) (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	profiles := make(map[string][]string)
-	for name, p := range c.Profiles {
-		profiles[name] = p.Purposes
+	profiles := make(map[string]policy.ProfileVocabulary)
+	for _, p := range c.TokenizerProfiles() {
+		vocabulary := policy.ProfileVocabulary{Purposes: p.Purposes}
+		for _, part := range p.Parts() {
+			vocabulary.Parts = append(vocabulary.Parts, part.String())
+		}
+		profiles[p.Name] = vocabulary
 	}
 	return policy.Parse(c.Policy, data, policy.Vocabulary{Actions: server.Actions(), Profiles: profiles})
 }
@@ -201,7 +205,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
 	if f.metrics != nil {
-		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep}
+		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles()}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
 			if err := serveMetrics(backgroundCtx, f.metrics, sources); err != nil {
@@ -231,6 +235,7 @@ func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (serv
 	}
 	keeping := o.Config.Keystore.Upkeep()
 	keeping.Namespace, keeping.Keystore, keeping.Tokenizer = server.DefaultNamespace, keys, tokens
+	keeping.Store = f.store
 	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash(), o.Log
 	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, f.store, keys, upkeep.New(keeping)
 	cfg.Audit, cfg.Segments = f.log, f.segments

@@ -10,8 +10,11 @@
 package coatcheckv1
 
 import (
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -24,29 +27,76 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Reveal says how much of a value is given back.
+// Reveal says how much of a value is given back. Which parts a value has is up to
+// the data type of its profile.
 type Reveal int32
 
 const (
-	// The most that policy grants this caller for this purpose.
+	// The most that policy grants this caller for this purpose: the whole value,
+	// else its masked form, else the one part that is granted.
 	Reveal_REVEAL_UNSPECIFIED Reveal = 0
 	// The masked form that the data type defines, such as ************1111.
 	Reveal_REVEAL_MASKED Reveal = 1
 	// The whole value, in its normal form.
 	Reveal_REVEAL_FULL Reveal = 2
+	// The last four characters: of card numbers, account numbers, SSNs and others.
+	Reveal_REVEAL_LAST4 Reveal = 3
+	// The first eight digits of a card number of 16 digits or more, else the first
+	// six (PCI DSS 3.4.1).
+	Reveal_REVEAL_BIN Reveal = 4
+	// The brand of a card number, such as "visa".
+	Reveal_REVEAL_BRAND Reveal = 5
+	// The whole number of a card.
+	Reveal_REVEAL_NUMBER Reveal = 6
+	// When a card expires, as YYYY-MM.
+	Reveal_REVEAL_EXPIRY Reveal = 7
+	// The name of a card's holder.
+	Reveal_REVEAL_NAME Reveal = 8
+	// The verification value of a card.
+	Reveal_REVEAL_CVV Reveal = 9
+	// The domain of an e-mail address.
+	Reveal_REVEAL_DOMAIN Reveal = 10
+	// The country of an IBAN (two letters) or a phone number (calling code).
+	Reveal_REVEAL_COUNTRY Reveal = 11
+	// The year of a date.
+	Reveal_REVEAL_YEAR Reveal = 12
+	// The routing number of a bank account.
+	Reveal_REVEAL_ROUTING Reveal = 13
 )
 
 // Enum value maps for Reveal.
 var (
 	Reveal_name = map[int32]string{
-		0: "REVEAL_UNSPECIFIED",
-		1: "REVEAL_MASKED",
-		2: "REVEAL_FULL",
+		0:  "REVEAL_UNSPECIFIED",
+		1:  "REVEAL_MASKED",
+		2:  "REVEAL_FULL",
+		3:  "REVEAL_LAST4",
+		4:  "REVEAL_BIN",
+		5:  "REVEAL_BRAND",
+		6:  "REVEAL_NUMBER",
+		7:  "REVEAL_EXPIRY",
+		8:  "REVEAL_NAME",
+		9:  "REVEAL_CVV",
+		10: "REVEAL_DOMAIN",
+		11: "REVEAL_COUNTRY",
+		12: "REVEAL_YEAR",
+		13: "REVEAL_ROUTING",
 	}
 	Reveal_value = map[string]int32{
 		"REVEAL_UNSPECIFIED": 0,
 		"REVEAL_MASKED":      1,
 		"REVEAL_FULL":        2,
+		"REVEAL_LAST4":       3,
+		"REVEAL_BIN":         4,
+		"REVEAL_BRAND":       5,
+		"REVEAL_NUMBER":      6,
+		"REVEAL_EXPIRY":      7,
+		"REVEAL_NAME":        8,
+		"REVEAL_CVV":         9,
+		"REVEAL_DOMAIN":      10,
+		"REVEAL_COUNTRY":     11,
+		"REVEAL_YEAR":        12,
+		"REVEAL_ROUTING":     13,
 	}
 )
 
@@ -84,19 +134,36 @@ type TokenizeRequest struct {
 	// token format. A name from the server's configuration, [a-z][a-z0-9-]{0,30}.
 	// Required.
 	Profile string `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
-	// The value. Required. It is checked and brought to the normal form of the
-	// profile's data type, and that form is what Detokenize gives back:
-	//
-	//   - card-number: 13 to 19 digits that pass the Luhn check; single spaces
-	//     or dashes between digits are taken out.
-	//   - ssn: nine digits, plain or as ddd-dd-dddd (spaces do too), that the
-	//     SSA could have issued; separators are taken out.
-	//   - text: 1 to 65536 bytes of UTF-8, kept as they are.
+	// The value, for every data type but bytes. It is checked and brought to the
+	// normal form of the profile's data type, and that form is what Detokenize gives
+	// back. docs/profiles.md says for each type what is accepted, and what its
+	// normal form is.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Whom the value is about: the caller's own id of a customer, 1 to 256 bytes.
+	// It is stored encrypted. A value with a subject is sealed under a secret of
+	// that subject too, so that it is gone for good once the secret is destroyed.
+	// The profile says whether a subject may, must or must not be named.
+	Subject string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
 	// Labels to keep with the token, never secret: up to 32, keys of
 	// [a-z][a-z0-9._-]{0,62}, values of up to 256 bytes, 4096 bytes in all.
-	// They are stored encrypted like the value.
-	Metadata      map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// They are stored encrypted like the value, but shown to whoever may get or
+	// list tokens.
+	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How long the token is good for, in whole seconds, at least one. Not more than
+	// the profile allows; if it is left out, the profile's own ttl, if it has one.
+	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// How often the value may be revealed; 0 stands for what the profile says, which
+	// is as often as one likes unless it has a bound. Not more than the profile
+	// allows.
+	MaxUses uint32 `protobuf:"varint,6,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
+	// A key of the caller's choice, 1 to 128 bytes, for this call and its repetitions.
+	// For as long as the profile says (24 hours by default), a call of the same
+	// caller with the same key and the same content has the same token for an
+	// answer; one with other content fails. A token that is gone, or can't be used
+	// any more, is not given again.
+	IdempotencyKey string `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The value, for the data type bytes: 1 byte to 1 MiB.
+	Data          []byte `protobuf:"bytes,8,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +212,13 @@ func (x *TokenizeRequest) GetValue() string {
 	return ""
 }
 
+func (x *TokenizeRequest) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
 func (x *TokenizeRequest) GetMetadata() map[string]string {
 	if x != nil {
 		return x.Metadata
@@ -152,14 +226,49 @@ func (x *TokenizeRequest) GetMetadata() map[string]string {
 	return nil
 }
 
+func (x *TokenizeRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *TokenizeRequest) GetMaxUses() uint32 {
+	if x != nil {
+		return x.MaxUses
+	}
+	return 0
+}
+
+func (x *TokenizeRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *TokenizeRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // TokenizeResponse gives the token.
 type TokenizeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to store instead of the value: cc_<profile>_ and 29 or more letters
-	// and digits. It holds nothing of the value. At most 69 bytes.
+	// What to store instead of the value. With the default format, opaque, it is
+	// cc_<profile>_ and 29 or more letters and digits, at most 69 bytes, and holds
+	// nothing of the value. Of the other formats it is as the profile says, and at
+	// most 512 bytes. Empty in the mode one-way.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// The masked form of the value, fit to be shown.
-	Masked        string `protobuf:"bytes,2,opt,name=masked,proto3" json:"masked,omitempty"`
+	Masked string `protobuf:"bytes,2,opt,name=masked,proto3" json:"masked,omitempty"`
+	// Whether the token had been made before: in the mode convergent, or under the
+	// same idempotency key.
+	Reused bool `protobuf:"varint,3,opt,name=reused,proto3" json:"reused,omitempty"`
+	// When the token expires; unset if it doesn't.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,20 +317,44 @@ func (x *TokenizeResponse) GetMasked() string {
 	return ""
 }
 
+func (x *TokenizeResponse) GetReused() bool {
+	if x != nil {
+		return x.Reused
+	}
+	return false
+}
+
+func (x *TokenizeResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // DetokenizeRequest asks for the value behind a token.
 type DetokenizeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token, as Tokenize returned it. Required.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// The profile that the token is expected to be of. Optional, since the token
-	// names its profile; if given and different, the token is NOT_FOUND.
+	// The profile that the token is expected to be of. A token of the format opaque
+	// names its profile; if another is given here, the token is NOT_FOUND. Tokens of
+	// all other formats don't, so that it is required for them.
 	Profile string `protobuf:"bytes,2,opt,name=profile,proto3" json:"profile,omitempty"`
 	// Why the value is needed: a purpose that the profile declares, such as
 	// "charge". [a-z][a-z0-9-]{0,30}. Required.
 	Purpose string `protobuf:"bytes,3,opt,name=purpose,proto3" json:"purpose,omitempty"`
-	// How much to reveal. Unspecified means the most that policy grants; a level
+	// How much to reveal. Unspecified means the most that policy grants; a form
 	// that is named and not granted is refused, never lowered.
-	Reveal        Reveal `protobuf:"varint,4,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	Reveal Reveal `protobuf:"varint,4,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	// A name of the caller's choice, 1 to 128 bytes, for the use of a token that has
+	// max_uses: calls of the same token with the same id are one use, for as long
+	// as the profile's redemption lease lasts, so that who lost the answer can ask
+	// again. The latest 128 ids of a token are known. Once a token is spent and no
+	// lease is left, its value is shredded; without an id that is at once.
+	RedemptionId string `protobuf:"bytes,5,opt,name=redemption_id,json=redemptionId,proto3" json:"redemption_id,omitempty"`
+	// Why, in the caller's own words, such as the number of a ticket: up to 256
+	// bytes without control characters. It is recorded as it is, so it must not hold personal data.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,13 +417,30 @@ func (x *DetokenizeRequest) GetReveal() Reveal {
 	return Reveal_REVEAL_UNSPECIFIED
 }
 
+func (x *DetokenizeRequest) GetRedemptionId() string {
+	if x != nil {
+		return x.RedemptionId
+	}
+	return ""
+}
+
+func (x *DetokenizeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // DetokenizeResponse gives the value, as far as it is revealed.
 type DetokenizeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value in its normal form, or its masked form.
+	// The value in its normal form, or the part or masked form of it. Empty for the
+	// data type bytes when it is revealed in full.
 	Value string `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
-	// Which of the two it is. Never REVEAL_UNSPECIFIED.
-	Reveal        Reveal `protobuf:"varint,2,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	// Which of them it is. Never REVEAL_UNSPECIFIED.
+	Reveal Reveal `protobuf:"varint,2,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	// The whole value of the data type bytes.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,37 +489,681 @@ func (x *DetokenizeResponse) GetReveal() Reveal {
 	return Reveal_REVEAL_UNSPECIFIED
 }
 
+func (x *DetokenizeResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// BatchTokenizeRequest asks for tokens.
+type BatchTokenizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 10,000 of them; together they have to fit the server's message size.
+	Items         []*TokenizeRequest `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchTokenizeRequest) Reset() {
+	*x = BatchTokenizeRequest{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchTokenizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchTokenizeRequest) ProtoMessage() {}
+
+func (x *BatchTokenizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchTokenizeRequest.ProtoReflect.Descriptor instead.
+func (*BatchTokenizeRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BatchTokenizeRequest) GetItems() []*TokenizeRequest {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// BatchTokenizeResponse gives the tokens.
+type BatchTokenizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A result for each item, in their order.
+	Results       []*TokenizeResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchTokenizeResponse) Reset() {
+	*x = BatchTokenizeResponse{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchTokenizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchTokenizeResponse) ProtoMessage() {}
+
+func (x *BatchTokenizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchTokenizeResponse.ProtoReflect.Descriptor instead.
+func (*BatchTokenizeResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BatchTokenizeResponse) GetResults() []*TokenizeResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// TokenizeResult is what became of an item.
+type TokenizeResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of the two is set.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*TokenizeResult_Response
+	//	*TokenizeResult_Error
+	Result        isTokenizeResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenizeResult) Reset() {
+	*x = TokenizeResult{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenizeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenizeResult) ProtoMessage() {}
+
+func (x *TokenizeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenizeResult.ProtoReflect.Descriptor instead.
+func (*TokenizeResult) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TokenizeResult) GetResult() isTokenizeResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *TokenizeResult) GetResponse() *TokenizeResponse {
+	if x != nil {
+		if x, ok := x.Result.(*TokenizeResult_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *TokenizeResult) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Result.(*TokenizeResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isTokenizeResult_Result interface {
+	isTokenizeResult_Result()
+}
+
+type TokenizeResult_Response struct {
+	// It has a token.
+	Response *TokenizeResponse `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
+}
+
+type TokenizeResult_Error struct {
+	// It was refused: what Tokenize would have answered, details included.
+	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*TokenizeResult_Response) isTokenizeResult_Result() {}
+
+func (*TokenizeResult_Error) isTokenizeResult_Result() {}
+
+// BatchDetokenizeRequest asks for values.
+type BatchDetokenizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 10,000 of them.
+	Items         []*DetokenizeRequest `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchDetokenizeRequest) Reset() {
+	*x = BatchDetokenizeRequest{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchDetokenizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchDetokenizeRequest) ProtoMessage() {}
+
+func (x *BatchDetokenizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchDetokenizeRequest.ProtoReflect.Descriptor instead.
+func (*BatchDetokenizeRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *BatchDetokenizeRequest) GetItems() []*DetokenizeRequest {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// BatchDetokenizeResponse gives the values.
+type BatchDetokenizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A result for each item, in their order.
+	Results       []*DetokenizeResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchDetokenizeResponse) Reset() {
+	*x = BatchDetokenizeResponse{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchDetokenizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchDetokenizeResponse) ProtoMessage() {}
+
+func (x *BatchDetokenizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchDetokenizeResponse.ProtoReflect.Descriptor instead.
+func (*BatchDetokenizeResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BatchDetokenizeResponse) GetResults() []*DetokenizeResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// DetokenizeResult is what became of an item.
+type DetokenizeResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of the two is set.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*DetokenizeResult_Response
+	//	*DetokenizeResult_Error
+	Result        isDetokenizeResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetokenizeResult) Reset() {
+	*x = DetokenizeResult{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetokenizeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetokenizeResult) ProtoMessage() {}
+
+func (x *DetokenizeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetokenizeResult.ProtoReflect.Descriptor instead.
+func (*DetokenizeResult) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DetokenizeResult) GetResult() isDetokenizeResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *DetokenizeResult) GetResponse() *DetokenizeResponse {
+	if x != nil {
+		if x, ok := x.Result.(*DetokenizeResult_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *DetokenizeResult) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Result.(*DetokenizeResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isDetokenizeResult_Result interface {
+	isDetokenizeResult_Result()
+}
+
+type DetokenizeResult_Response struct {
+	// It is revealed.
+	Response *DetokenizeResponse `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
+}
+
+type DetokenizeResult_Error struct {
+	// It was refused: what Detokenize would have answered, details included.
+	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*DetokenizeResult_Response) isDetokenizeResult_Result() {}
+
+func (*DetokenizeResult_Error) isDetokenizeResult_Result() {}
+
+// StreamTokenizeRequest is one value of a stream.
+type StreamTokenizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By which the client knows the answer, up to 128 bytes. It is given back as it
+	// is and means nothing to the server.
+	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// The value.
+	Request       *TokenizeRequest `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamTokenizeRequest) Reset() {
+	*x = StreamTokenizeRequest{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamTokenizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamTokenizeRequest) ProtoMessage() {}
+
+func (x *StreamTokenizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamTokenizeRequest.ProtoReflect.Descriptor instead.
+func (*StreamTokenizeRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StreamTokenizeRequest) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *StreamTokenizeRequest) GetRequest() *TokenizeRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// StreamTokenizeResponse answers one value of a stream.
+type StreamTokenizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the request.
+	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// What became of it.
+	Result        *TokenizeResult `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamTokenizeResponse) Reset() {
+	*x = StreamTokenizeResponse{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamTokenizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamTokenizeResponse) ProtoMessage() {}
+
+func (x *StreamTokenizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamTokenizeResponse.ProtoReflect.Descriptor instead.
+func (*StreamTokenizeResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *StreamTokenizeResponse) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *StreamTokenizeResponse) GetResult() *TokenizeResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// StreamDetokenizeRequest is one token of a stream.
+type StreamDetokenizeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By which the client knows the answer, up to 128 bytes. It is given back as it
+	// is and means nothing to the server.
+	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// The token.
+	Request       *DetokenizeRequest `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamDetokenizeRequest) Reset() {
+	*x = StreamDetokenizeRequest{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamDetokenizeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamDetokenizeRequest) ProtoMessage() {}
+
+func (x *StreamDetokenizeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamDetokenizeRequest.ProtoReflect.Descriptor instead.
+func (*StreamDetokenizeRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StreamDetokenizeRequest) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *StreamDetokenizeRequest) GetRequest() *DetokenizeRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// StreamDetokenizeResponse answers one token of a stream.
+type StreamDetokenizeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the request.
+	CorrelationId string `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// What became of it.
+	Result        *DetokenizeResult `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamDetokenizeResponse) Reset() {
+	*x = StreamDetokenizeResponse{}
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamDetokenizeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamDetokenizeResponse) ProtoMessage() {}
+
+func (x *StreamDetokenizeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_tokenization_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamDetokenizeResponse.ProtoReflect.Descriptor instead.
+func (*StreamDetokenizeResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_tokenization_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StreamDetokenizeResponse) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *StreamDetokenizeResponse) GetResult() *DetokenizeResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 var File_coatcheck_v1_tokenization_proto protoreflect.FileDescriptor
 
 const file_coatcheck_v1_tokenization_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcoatcheck/v1/tokenization.proto\x12\fcoatcheck.v1\"\xcc\x01\n" +
+	"\x1fcoatcheck/v1/tokenization.proto\x12\fcoatcheck.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xf5\x02\n" +
 	"\x0fTokenizeRequest\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x19\n" +
-	"\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05value\x12G\n" +
-	"\bmetadata\x18\x04 \x03(\v2+.coatcheck.v1.TokenizeRequest.MetadataEntryR\bmetadata\x1a;\n" +
+	"\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05value\x12\x1d\n" +
+	"\asubject\x18\x03 \x01(\tB\x03\x80\x01\x01R\asubject\x12G\n" +
+	"\bmetadata\x18\x04 \x03(\v2+.coatcheck.v1.TokenizeRequest.MetadataEntryR\bmetadata\x12+\n" +
+	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x19\n" +
+	"\bmax_uses\x18\x06 \x01(\rR\amaxUses\x12'\n" +
+	"\x0fidempotency_key\x18\a \x01(\tR\x0eidempotencyKey\x12\x17\n" +
+	"\x04data\x18\b \x01(\fB\x03\x80\x01\x01R\x04data\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"@\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
 	"\x10TokenizeResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
-	"\x06masked\x18\x02 \x01(\tR\x06masked\"\x8b\x01\n" +
+	"\x06masked\x18\x02 \x01(\tR\x06masked\x12\x16\n" +
+	"\x06reused\x18\x03 \x01(\bR\x06reused\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xc8\x01\n" +
 	"\x11DetokenizeRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\aprofile\x18\x02 \x01(\tR\aprofile\x12\x18\n" +
 	"\apurpose\x18\x03 \x01(\tR\apurpose\x12,\n" +
-	"\x06reveal\x18\x04 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\"]\n" +
+	"\x06reveal\x18\x04 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\x12#\n" +
+	"\rredemption_id\x18\x05 \x01(\tR\fredemptionId\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"v\n" +
 	"\x12DetokenizeResponse\x12\x19\n" +
 	"\x05value\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05value\x12,\n" +
-	"\x06reveal\x18\x02 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal*D\n" +
+	"\x06reveal\x18\x02 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\x12\x17\n" +
+	"\x04data\x18\x03 \x01(\fB\x03\x80\x01\x01R\x04data\"K\n" +
+	"\x14BatchTokenizeRequest\x123\n" +
+	"\x05items\x18\x01 \x03(\v2\x1d.coatcheck.v1.TokenizeRequestR\x05items\"O\n" +
+	"\x15BatchTokenizeResponse\x126\n" +
+	"\aresults\x18\x01 \x03(\v2\x1c.coatcheck.v1.TokenizeResultR\aresults\"\x84\x01\n" +
+	"\x0eTokenizeResult\x12<\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1e.coatcheck.v1.TokenizeResponseH\x00R\bresponse\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x06result\"O\n" +
+	"\x16BatchDetokenizeRequest\x125\n" +
+	"\x05items\x18\x01 \x03(\v2\x1f.coatcheck.v1.DetokenizeRequestR\x05items\"S\n" +
+	"\x17BatchDetokenizeResponse\x128\n" +
+	"\aresults\x18\x01 \x03(\v2\x1e.coatcheck.v1.DetokenizeResultR\aresults\"\x88\x01\n" +
+	"\x10DetokenizeResult\x12>\n" +
+	"\bresponse\x18\x01 \x01(\v2 .coatcheck.v1.DetokenizeResponseH\x00R\bresponse\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x06result\"w\n" +
+	"\x15StreamTokenizeRequest\x12%\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x127\n" +
+	"\arequest\x18\x02 \x01(\v2\x1d.coatcheck.v1.TokenizeRequestR\arequest\"u\n" +
+	"\x16StreamTokenizeResponse\x12%\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x124\n" +
+	"\x06result\x18\x02 \x01(\v2\x1c.coatcheck.v1.TokenizeResultR\x06result\"{\n" +
+	"\x17StreamDetokenizeRequest\x12%\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x129\n" +
+	"\arequest\x18\x02 \x01(\v2\x1f.coatcheck.v1.DetokenizeRequestR\arequest\"y\n" +
+	"\x18StreamDetokenizeResponse\x12%\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x126\n" +
+	"\x06result\x18\x02 \x01(\v2\x1e.coatcheck.v1.DetokenizeResultR\x06result*\x8b\x02\n" +
 	"\x06Reveal\x12\x16\n" +
 	"\x12REVEAL_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rREVEAL_MASKED\x10\x01\x12\x0f\n" +
-	"\vREVEAL_FULL\x10\x022\xb1\x01\n" +
+	"\vREVEAL_FULL\x10\x02\x12\x10\n" +
+	"\fREVEAL_LAST4\x10\x03\x12\x0e\n" +
+	"\n" +
+	"REVEAL_BIN\x10\x04\x12\x10\n" +
+	"\fREVEAL_BRAND\x10\x05\x12\x11\n" +
+	"\rREVEAL_NUMBER\x10\x06\x12\x11\n" +
+	"\rREVEAL_EXPIRY\x10\a\x12\x0f\n" +
+	"\vREVEAL_NAME\x10\b\x12\x0e\n" +
+	"\n" +
+	"REVEAL_CVV\x10\t\x12\x11\n" +
+	"\rREVEAL_DOMAIN\x10\n" +
+	"\x12\x12\n" +
+	"\x0eREVEAL_COUNTRY\x10\v\x12\x0f\n" +
+	"\vREVEAL_YEAR\x10\f\x12\x12\n" +
+	"\x0eREVEAL_ROUTING\x10\r2\xb3\x04\n" +
 	"\x13TokenizationService\x12I\n" +
 	"\bTokenize\x12\x1d.coatcheck.v1.TokenizeRequest\x1a\x1e.coatcheck.v1.TokenizeResponse\x12O\n" +
 	"\n" +
-	"Detokenize\x12\x1f.coatcheck.v1.DetokenizeRequest\x1a .coatcheck.v1.DetokenizeResponseB=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
+	"Detokenize\x12\x1f.coatcheck.v1.DetokenizeRequest\x1a .coatcheck.v1.DetokenizeResponse\x12X\n" +
+	"\rBatchTokenize\x12\".coatcheck.v1.BatchTokenizeRequest\x1a#.coatcheck.v1.BatchTokenizeResponse\x12^\n" +
+	"\x0fBatchDetokenize\x12$.coatcheck.v1.BatchDetokenizeRequest\x1a%.coatcheck.v1.BatchDetokenizeResponse\x12_\n" +
+	"\x0eStreamTokenize\x12#.coatcheck.v1.StreamTokenizeRequest\x1a$.coatcheck.v1.StreamTokenizeResponse(\x010\x01\x12e\n" +
+	"\x10StreamDetokenize\x12%.coatcheck.v1.StreamDetokenizeRequest\x1a&.coatcheck.v1.StreamDetokenizeResponse(\x010\x01B=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
 
 var (
 	file_coatcheck_v1_tokenization_proto_rawDescOnce sync.Once
@@ -384,28 +1178,63 @@ func file_coatcheck_v1_tokenization_proto_rawDescGZIP() []byte {
 }
 
 var file_coatcheck_v1_tokenization_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_coatcheck_v1_tokenization_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_coatcheck_v1_tokenization_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_coatcheck_v1_tokenization_proto_goTypes = []any{
-	(Reveal)(0),                // 0: coatcheck.v1.Reveal
-	(*TokenizeRequest)(nil),    // 1: coatcheck.v1.TokenizeRequest
-	(*TokenizeResponse)(nil),   // 2: coatcheck.v1.TokenizeResponse
-	(*DetokenizeRequest)(nil),  // 3: coatcheck.v1.DetokenizeRequest
-	(*DetokenizeResponse)(nil), // 4: coatcheck.v1.DetokenizeResponse
-	nil,                        // 5: coatcheck.v1.TokenizeRequest.MetadataEntry
+	(Reveal)(0),                      // 0: coatcheck.v1.Reveal
+	(*TokenizeRequest)(nil),          // 1: coatcheck.v1.TokenizeRequest
+	(*TokenizeResponse)(nil),         // 2: coatcheck.v1.TokenizeResponse
+	(*DetokenizeRequest)(nil),        // 3: coatcheck.v1.DetokenizeRequest
+	(*DetokenizeResponse)(nil),       // 4: coatcheck.v1.DetokenizeResponse
+	(*BatchTokenizeRequest)(nil),     // 5: coatcheck.v1.BatchTokenizeRequest
+	(*BatchTokenizeResponse)(nil),    // 6: coatcheck.v1.BatchTokenizeResponse
+	(*TokenizeResult)(nil),           // 7: coatcheck.v1.TokenizeResult
+	(*BatchDetokenizeRequest)(nil),   // 8: coatcheck.v1.BatchDetokenizeRequest
+	(*BatchDetokenizeResponse)(nil),  // 9: coatcheck.v1.BatchDetokenizeResponse
+	(*DetokenizeResult)(nil),         // 10: coatcheck.v1.DetokenizeResult
+	(*StreamTokenizeRequest)(nil),    // 11: coatcheck.v1.StreamTokenizeRequest
+	(*StreamTokenizeResponse)(nil),   // 12: coatcheck.v1.StreamTokenizeResponse
+	(*StreamDetokenizeRequest)(nil),  // 13: coatcheck.v1.StreamDetokenizeRequest
+	(*StreamDetokenizeResponse)(nil), // 14: coatcheck.v1.StreamDetokenizeResponse
+	nil,                              // 15: coatcheck.v1.TokenizeRequest.MetadataEntry
+	(*durationpb.Duration)(nil),      // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 17: google.protobuf.Timestamp
+	(*status.Status)(nil),            // 18: google.rpc.Status
 }
 var file_coatcheck_v1_tokenization_proto_depIdxs = []int32{
-	5, // 0: coatcheck.v1.TokenizeRequest.metadata:type_name -> coatcheck.v1.TokenizeRequest.MetadataEntry
-	0, // 1: coatcheck.v1.DetokenizeRequest.reveal:type_name -> coatcheck.v1.Reveal
-	0, // 2: coatcheck.v1.DetokenizeResponse.reveal:type_name -> coatcheck.v1.Reveal
-	1, // 3: coatcheck.v1.TokenizationService.Tokenize:input_type -> coatcheck.v1.TokenizeRequest
-	3, // 4: coatcheck.v1.TokenizationService.Detokenize:input_type -> coatcheck.v1.DetokenizeRequest
-	2, // 5: coatcheck.v1.TokenizationService.Tokenize:output_type -> coatcheck.v1.TokenizeResponse
-	4, // 6: coatcheck.v1.TokenizationService.Detokenize:output_type -> coatcheck.v1.DetokenizeResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	15, // 0: coatcheck.v1.TokenizeRequest.metadata:type_name -> coatcheck.v1.TokenizeRequest.MetadataEntry
+	16, // 1: coatcheck.v1.TokenizeRequest.ttl:type_name -> google.protobuf.Duration
+	17, // 2: coatcheck.v1.TokenizeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 3: coatcheck.v1.DetokenizeRequest.reveal:type_name -> coatcheck.v1.Reveal
+	0,  // 4: coatcheck.v1.DetokenizeResponse.reveal:type_name -> coatcheck.v1.Reveal
+	1,  // 5: coatcheck.v1.BatchTokenizeRequest.items:type_name -> coatcheck.v1.TokenizeRequest
+	7,  // 6: coatcheck.v1.BatchTokenizeResponse.results:type_name -> coatcheck.v1.TokenizeResult
+	2,  // 7: coatcheck.v1.TokenizeResult.response:type_name -> coatcheck.v1.TokenizeResponse
+	18, // 8: coatcheck.v1.TokenizeResult.error:type_name -> google.rpc.Status
+	3,  // 9: coatcheck.v1.BatchDetokenizeRequest.items:type_name -> coatcheck.v1.DetokenizeRequest
+	10, // 10: coatcheck.v1.BatchDetokenizeResponse.results:type_name -> coatcheck.v1.DetokenizeResult
+	4,  // 11: coatcheck.v1.DetokenizeResult.response:type_name -> coatcheck.v1.DetokenizeResponse
+	18, // 12: coatcheck.v1.DetokenizeResult.error:type_name -> google.rpc.Status
+	1,  // 13: coatcheck.v1.StreamTokenizeRequest.request:type_name -> coatcheck.v1.TokenizeRequest
+	7,  // 14: coatcheck.v1.StreamTokenizeResponse.result:type_name -> coatcheck.v1.TokenizeResult
+	3,  // 15: coatcheck.v1.StreamDetokenizeRequest.request:type_name -> coatcheck.v1.DetokenizeRequest
+	10, // 16: coatcheck.v1.StreamDetokenizeResponse.result:type_name -> coatcheck.v1.DetokenizeResult
+	1,  // 17: coatcheck.v1.TokenizationService.Tokenize:input_type -> coatcheck.v1.TokenizeRequest
+	3,  // 18: coatcheck.v1.TokenizationService.Detokenize:input_type -> coatcheck.v1.DetokenizeRequest
+	5,  // 19: coatcheck.v1.TokenizationService.BatchTokenize:input_type -> coatcheck.v1.BatchTokenizeRequest
+	8,  // 20: coatcheck.v1.TokenizationService.BatchDetokenize:input_type -> coatcheck.v1.BatchDetokenizeRequest
+	11, // 21: coatcheck.v1.TokenizationService.StreamTokenize:input_type -> coatcheck.v1.StreamTokenizeRequest
+	13, // 22: coatcheck.v1.TokenizationService.StreamDetokenize:input_type -> coatcheck.v1.StreamDetokenizeRequest
+	2,  // 23: coatcheck.v1.TokenizationService.Tokenize:output_type -> coatcheck.v1.TokenizeResponse
+	4,  // 24: coatcheck.v1.TokenizationService.Detokenize:output_type -> coatcheck.v1.DetokenizeResponse
+	6,  // 25: coatcheck.v1.TokenizationService.BatchTokenize:output_type -> coatcheck.v1.BatchTokenizeResponse
+	9,  // 26: coatcheck.v1.TokenizationService.BatchDetokenize:output_type -> coatcheck.v1.BatchDetokenizeResponse
+	12, // 27: coatcheck.v1.TokenizationService.StreamTokenize:output_type -> coatcheck.v1.StreamTokenizeResponse
+	14, // 28: coatcheck.v1.TokenizationService.StreamDetokenize:output_type -> coatcheck.v1.StreamDetokenizeResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_coatcheck_v1_tokenization_proto_init() }
@@ -413,13 +1242,21 @@ func file_coatcheck_v1_tokenization_proto_init() {
 	if File_coatcheck_v1_tokenization_proto != nil {
 		return
 	}
+	file_coatcheck_v1_tokenization_proto_msgTypes[6].OneofWrappers = []any{
+		(*TokenizeResult_Response)(nil),
+		(*TokenizeResult_Error)(nil),
+	}
+	file_coatcheck_v1_tokenization_proto_msgTypes[9].OneofWrappers = []any{
+		(*DetokenizeResult_Response)(nil),
+		(*DetokenizeResult_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coatcheck_v1_tokenization_proto_rawDesc), len(file_coatcheck_v1_tokenization_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

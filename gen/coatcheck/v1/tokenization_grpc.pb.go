@@ -22,8 +22,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TokenizationService_Tokenize_FullMethodName   = "/coatcheck.v1.TokenizationService/Tokenize"
-	TokenizationService_Detokenize_FullMethodName = "/coatcheck.v1.TokenizationService/Detokenize"
+	TokenizationService_Tokenize_FullMethodName         = "/coatcheck.v1.TokenizationService/Tokenize"
+	TokenizationService_Detokenize_FullMethodName       = "/coatcheck.v1.TokenizationService/Detokenize"
+	TokenizationService_BatchTokenize_FullMethodName    = "/coatcheck.v1.TokenizationService/BatchTokenize"
+	TokenizationService_BatchDetokenize_FullMethodName  = "/coatcheck.v1.TokenizationService/BatchDetokenize"
+	TokenizationService_StreamTokenize_FullMethodName   = "/coatcheck.v1.TokenizationService/StreamTokenize"
+	TokenizationService_StreamDetokenize_FullMethodName = "/coatcheck.v1.TokenizationService/StreamDetokenize"
 )
 
 // TokenizationServiceClient is the client API for TokenizationService service.
@@ -53,12 +57,14 @@ const (
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
-//   - ABORTED, KEY_CHANGED: keys were changed by somebody else at the same
-//     moment, again and again. Nothing was done; try again.
+//   - ABORTED, KEY_CHANGED or CONFLICT: keys, or what the call is about, were
+//     changed by somebody else at the same moment, again and again. Nothing was
+//     done; try again.
 //   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
 //   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
 //     the server allows; CANCELLED, CANCELED: the client gave up.
 //   - UNAVAILABLE, SHUTTING_DOWN: a stream was ended, since the server drains.
+//     What was answered is durable.
 //   - UNIMPLEMENTED, UNKNOWN_METHOD: the server has no such method.
 //   - INTERNAL, INTERNAL: a defect; the server's log has more under the
 //     request id.
@@ -68,50 +74,130 @@ const (
 // is OVERLOADED, and what gRPC itself refuses (messages over the size limit,
 // compressed or incomplete ones, malformed headers), is answered without.
 type TokenizationServiceClient interface {
-	// Tokenize stores a value, encrypted, and returns the token that stands for
-	// it from now on. When it answers OK, value, token and audit event are
-	// durable.
+	// Tokenize takes a value in and returns the token that stands for it from now
+	// on. When it answers OK, value, token and audit event are durable.
 	//
-	// Not idempotent: each call with a profile of mode "random" makes a new
-	// token, also for a value that has one.
+	// What it does with the value is up to the profile's mode:
+	//
+	//   - random: a new token at each call, also for a value that has one.
+	//   - convergent: the same token for the same value, and for the same subject
+	//     if one is given.
+	//   - fpe: the value enciphered by FF1 (NIST SP 800-38G). Nothing is stored, so
+	//     subject, metadata, ttl and max_uses are refused.
+	//   - one-way: no token, only the masked form. Nothing is stored.
+	//
+	// Idempotent in the modes convergent and fpe, and with an idempotency_key.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: UNKNOWN_PROFILE (profile), INVALID_VALUE (value),
-	//     INVALID_METADATA (metadata).
+	//     INVALID_METADATA (metadata), INVALID_SUBJECT (subject), INVALID_TTL
+	//     (ttl), INVALID_MAX_USES (max_uses), INVALID_IDEMPOTENCY_KEY
+	//     (idempotency_key).
+	//   - ALREADY_EXISTS: IDEMPOTENCY_CONFLICT: the idempotency key was used with
+	//     other content.
+	//   - FAILED_PRECONDITION: TOKEN_REVOKED: the value has a token (convergent)
+	//     that has been revoked; TOKEN_SPENT: or used as often as it may be.
 	//   - PERMISSION_DENIED: NO_RULE.
-	//   - RESOURCE_EXHAUSTED: KEY_SPENT: the data key has sealed as often as a key
+	//   - RESOURCE_EXHAUSTED: FORMAT_FULL: the profile's format has no token left
+	//     for this value; KEY_SPENT: the data key has sealed as often as a key
 	//     may, and has not been replaced in time.
 	//
-	// Audit: action "tokenize", with the profile, once it is known to be one, and
-	// a keyed digest of the token.
+	// Audit: action "tokenize", with the profile, once it is known to be one, a
+	// keyed digest of the token, one of the subject, and whether the token was
+	// there already.
 	Tokenize(ctx context.Context, in *TokenizeRequest, opts ...grpc.CallOption) (*TokenizeResponse, error)
-	// Detokenize reveals the value behind a token, whole or masked. The audit
-	// event is durable before the value leaves the server; if it can't be made
-	// so, the call fails and nothing is revealed.
+	// Detokenize reveals the value behind a token, whole, in part or masked. The
+	// audit event is durable before the value leaves the server; if it can't be
+	// made so, the call fails and nothing is revealed.
 	//
-	// Idempotent; each call is recorded.
+	// Idempotent, each call being recorded, unless the token has max_uses: then
+	// each call is a use, but for those that reveal the masked form, and those with
+	// a redemption_id that has been used.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_TOKEN (token): not of the form of a token,
 	//     mistyped or cut short; PURPOSE_REQUIRED, INVALID_PURPOSE (purpose);
-	//     UNKNOWN_PROFILE (profile); INVALID_REVEAL (reveal).
+	//     UNKNOWN_PROFILE (profile); PROFILE_REQUIRED (profile): the token doesn't
+	//     name its profile, and neither does the request; INVALID_REVEAL (reveal);
+	//     REVEAL_NOT_APPLICABLE (reveal): values of this profile, or this value, have
+	//     no such part; INVALID_REDEMPTION_ID (redemption_id); INVALID_REASON
+	//     (reason).
 	//   - NOT_FOUND: TOKEN_NOT_FOUND: well formed, but there is no such token,
 	//     or it is of another profile than the one named. The two are not told
 	//     apart.
+	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_SPENT,
+	//     SUBJECT_ERASED.
 	//   - PERMISSION_DENIED: NO_RULE; PURPOSE_NOT_ALLOWED: the caller may
 	//     reveal this profile, but not for this purpose; REVEAL_NOT_ALLOWED: not
-	//     to this extent.
+	//     to this extent; REVEAL_AMBIGUOUS: only parts are granted, and several, so
+	//     one has to be named.
 	//   - DATA_LOSS: RECORD_DAMAGED: what is stored is not what was written.
 	//
 	// Policy is asked before the token is looked up, so a caller learns nothing
 	// about tokens that it may not reveal.
 	//
 	// Audit: action "detokenize", with what was revealed and, as far as the call
-	// got, the profile, a keyed digest of the token, and the purpose if the
-	// profile declares it.
+	// got, the profile, a keyed digest of the token, the reason, and the purpose if
+	// the profile declares it.
 	Detokenize(ctx context.Context, in *DetokenizeRequest, opts ...grpc.CallOption) (*DetokenizeResponse, error)
+	// BatchTokenize is Tokenize for up to 10,000 values, in one commit. Each item
+	// has a result of its own, in the order of the items: one that is refused
+	// fails alone. When the call answers OK, all items that have a response are
+	// durable.
+	//
+	// Idempotent as far as its items are.
+	//
+	// Codes and reasons of the call: INVALID_ARGUMENT, BATCH_TOO_LARGE (items): none,
+	// too many, or too much to be recorded of them; RESOURCE_EXHAUSTED,
+	// RESPONSE_TOO_LARGE: the answer wouldn't fit the server's message size, and
+	// nothing was done. Those of an item are those of Tokenize.
+	//
+	// Audit: one event, action "tokenize", with all items.
+	BatchTokenize(ctx context.Context, in *BatchTokenizeRequest, opts ...grpc.CallOption) (*BatchTokenizeResponse, error)
+	// BatchDetokenize is Detokenize for up to 10,000 tokens, in one commit. Each
+	// item has a result of its own, in the order of the items. Nothing leaves the
+	// server before the event of the whole batch is durable. The answer has to fit
+	// the server's message size; items that don't are refused with
+	// RESOURCE_EXHAUSTED, RESPONSE_TOO_LARGE.
+	//
+	// Idempotent as far as its items are.
+	//
+	// Codes and reasons of the call: INVALID_ARGUMENT, BATCH_TOO_LARGE (items);
+	// those of an item are those of Detokenize.
+	//
+	// Audit: one event, action "detokenize", with all items.
+	BatchDetokenize(ctx context.Context, in *BatchDetokenizeRequest, opts ...grpc.CallOption) (*BatchDetokenizeResponse, error)
+	// StreamTokenize is Tokenize for as many values as the client sends. Each is
+	// answered under its correlation_id, in the order in which they came, once it
+	// is durable; what has arrived while one group was written is the next group.
+	// A client that doesn't read its answers is not read from. When the client
+	// half-closes, everything that it sent is answered before the stream ends.
+	//
+	// If a stream breaks off, send what has not been answered again, with the same
+	// idempotency keys.
+	//
+	// Codes and reasons: those of an item are those of Tokenize, and
+	// INVALID_ARGUMENT, INVALID_CORRELATION_ID (correlation_id). The stream itself
+	// fails only as any method may, and with INVALID_REQUEST after a message that
+	// can't be decoded. One that is larger than the server takes ends it with
+	// RESOURCE_EXHAUSTED; its event says MESSAGE_TOO_LARGE.
+	//
+	// Audit: one event for each group, and one at the end with their number, action
+	// "tokenize", all under the request id of the stream.
+	StreamTokenize(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamTokenizeRequest, StreamTokenizeResponse], error)
+	// StreamDetokenize is Detokenize for as many tokens as the client sends, in
+	// the manner of StreamTokenize. No value leaves the server before the event
+	// that tells of it is durable.
+	//
+	// Codes and reasons: those of an item are those of Detokenize, and
+	// INVALID_ARGUMENT, INVALID_CORRELATION_ID (correlation_id). The stream itself
+	// fails as StreamTokenize does.
+	//
+	// Audit: one event for each group, and one at the end with their number, action
+	// "detokenize", all under the request id of the stream.
+	StreamDetokenize(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamDetokenizeRequest, StreamDetokenizeResponse], error)
 }
 
 type tokenizationServiceClient struct {
@@ -142,6 +228,52 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 	return out, nil
 }
 
+func (c *tokenizationServiceClient) BatchTokenize(ctx context.Context, in *BatchTokenizeRequest, opts ...grpc.CallOption) (*BatchTokenizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchTokenizeResponse)
+	err := c.cc.Invoke(ctx, TokenizationService_BatchTokenize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokenizationServiceClient) BatchDetokenize(ctx context.Context, in *BatchDetokenizeRequest, opts ...grpc.CallOption) (*BatchDetokenizeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchDetokenizeResponse)
+	err := c.cc.Invoke(ctx, TokenizationService_BatchDetokenize_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokenizationServiceClient) StreamTokenize(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamTokenizeRequest, StreamTokenizeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TokenizationService_ServiceDesc.Streams[0], TokenizationService_StreamTokenize_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamTokenizeRequest, StreamTokenizeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenizationService_StreamTokenizeClient = grpc.BidiStreamingClient[StreamTokenizeRequest, StreamTokenizeResponse]
+
+func (c *tokenizationServiceClient) StreamDetokenize(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamDetokenizeRequest, StreamDetokenizeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TokenizationService_ServiceDesc.Streams[1], TokenizationService_StreamDetokenize_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamDetokenizeRequest, StreamDetokenizeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenizationService_StreamDetokenizeClient = grpc.BidiStreamingClient[StreamDetokenizeRequest, StreamDetokenizeResponse]
+
 // TokenizationServiceServer is the server API for TokenizationService service.
 // All implementations must embed UnimplementedTokenizationServiceServer
 // for forward compatibility.
@@ -169,12 +301,14 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
-//   - ABORTED, KEY_CHANGED: keys were changed by somebody else at the same
-//     moment, again and again. Nothing was done; try again.
+//   - ABORTED, KEY_CHANGED or CONFLICT: keys, or what the call is about, were
+//     changed by somebody else at the same moment, again and again. Nothing was
+//     done; try again.
 //   - DATA_LOSS, KEYS_DAMAGED: the stored keys are not what was written.
 //   - DEADLINE_EXCEEDED, DEADLINE_EXCEEDED: it took longer than the client or
 //     the server allows; CANCELLED, CANCELED: the client gave up.
 //   - UNAVAILABLE, SHUTTING_DOWN: a stream was ended, since the server drains.
+//     What was answered is durable.
 //   - UNIMPLEMENTED, UNKNOWN_METHOD: the server has no such method.
 //   - INTERNAL, INTERNAL: a defect; the server's log has more under the
 //     request id.
@@ -184,50 +318,130 @@ func (c *tokenizationServiceClient) Detokenize(ctx context.Context, in *Detokeni
 // is OVERLOADED, and what gRPC itself refuses (messages over the size limit,
 // compressed or incomplete ones, malformed headers), is answered without.
 type TokenizationServiceServer interface {
-	// Tokenize stores a value, encrypted, and returns the token that stands for
-	// it from now on. When it answers OK, value, token and audit event are
-	// durable.
+	// Tokenize takes a value in and returns the token that stands for it from now
+	// on. When it answers OK, value, token and audit event are durable.
 	//
-	// Not idempotent: each call with a profile of mode "random" makes a new
-	// token, also for a value that has one.
+	// What it does with the value is up to the profile's mode:
+	//
+	//   - random: a new token at each call, also for a value that has one.
+	//   - convergent: the same token for the same value, and for the same subject
+	//     if one is given.
+	//   - fpe: the value enciphered by FF1 (NIST SP 800-38G). Nothing is stored, so
+	//     subject, metadata, ttl and max_uses are refused.
+	//   - one-way: no token, only the masked form. Nothing is stored.
+	//
+	// Idempotent in the modes convergent and fpe, and with an idempotency_key.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: UNKNOWN_PROFILE (profile), INVALID_VALUE (value),
-	//     INVALID_METADATA (metadata).
+	//     INVALID_METADATA (metadata), INVALID_SUBJECT (subject), INVALID_TTL
+	//     (ttl), INVALID_MAX_USES (max_uses), INVALID_IDEMPOTENCY_KEY
+	//     (idempotency_key).
+	//   - ALREADY_EXISTS: IDEMPOTENCY_CONFLICT: the idempotency key was used with
+	//     other content.
+	//   - FAILED_PRECONDITION: TOKEN_REVOKED: the value has a token (convergent)
+	//     that has been revoked; TOKEN_SPENT: or used as often as it may be.
 	//   - PERMISSION_DENIED: NO_RULE.
-	//   - RESOURCE_EXHAUSTED: KEY_SPENT: the data key has sealed as often as a key
+	//   - RESOURCE_EXHAUSTED: FORMAT_FULL: the profile's format has no token left
+	//     for this value; KEY_SPENT: the data key has sealed as often as a key
 	//     may, and has not been replaced in time.
 	//
-	// Audit: action "tokenize", with the profile, once it is known to be one, and
-	// a keyed digest of the token.
+	// Audit: action "tokenize", with the profile, once it is known to be one, a
+	// keyed digest of the token, one of the subject, and whether the token was
+	// there already.
 	Tokenize(context.Context, *TokenizeRequest) (*TokenizeResponse, error)
-	// Detokenize reveals the value behind a token, whole or masked. The audit
-	// event is durable before the value leaves the server; if it can't be made
-	// so, the call fails and nothing is revealed.
+	// Detokenize reveals the value behind a token, whole, in part or masked. The
+	// audit event is durable before the value leaves the server; if it can't be
+	// made so, the call fails and nothing is revealed.
 	//
-	// Idempotent; each call is recorded.
+	// Idempotent, each call being recorded, unless the token has max_uses: then
+	// each call is a use, but for those that reveal the masked form, and those with
+	// a redemption_id that has been used.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_TOKEN (token): not of the form of a token,
 	//     mistyped or cut short; PURPOSE_REQUIRED, INVALID_PURPOSE (purpose);
-	//     UNKNOWN_PROFILE (profile); INVALID_REVEAL (reveal).
+	//     UNKNOWN_PROFILE (profile); PROFILE_REQUIRED (profile): the token doesn't
+	//     name its profile, and neither does the request; INVALID_REVEAL (reveal);
+	//     REVEAL_NOT_APPLICABLE (reveal): values of this profile, or this value, have
+	//     no such part; INVALID_REDEMPTION_ID (redemption_id); INVALID_REASON
+	//     (reason).
 	//   - NOT_FOUND: TOKEN_NOT_FOUND: well formed, but there is no such token,
 	//     or it is of another profile than the one named. The two are not told
 	//     apart.
+	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_REVOKED, TOKEN_SPENT,
+	//     SUBJECT_ERASED.
 	//   - PERMISSION_DENIED: NO_RULE; PURPOSE_NOT_ALLOWED: the caller may
 	//     reveal this profile, but not for this purpose; REVEAL_NOT_ALLOWED: not
-	//     to this extent.
+	//     to this extent; REVEAL_AMBIGUOUS: only parts are granted, and several, so
+	//     one has to be named.
 	//   - DATA_LOSS: RECORD_DAMAGED: what is stored is not what was written.
 	//
 	// Policy is asked before the token is looked up, so a caller learns nothing
 	// about tokens that it may not reveal.
 	//
 	// Audit: action "detokenize", with what was revealed and, as far as the call
-	// got, the profile, a keyed digest of the token, and the purpose if the
-	// profile declares it.
+	// got, the profile, a keyed digest of the token, the reason, and the purpose if
+	// the profile declares it.
 	Detokenize(context.Context, *DetokenizeRequest) (*DetokenizeResponse, error)
+	// BatchTokenize is Tokenize for up to 10,000 values, in one commit. Each item
+	// has a result of its own, in the order of the items: one that is refused
+	// fails alone. When the call answers OK, all items that have a response are
+	// durable.
+	//
+	// Idempotent as far as its items are.
+	//
+	// Codes and reasons of the call: INVALID_ARGUMENT, BATCH_TOO_LARGE (items): none,
+	// too many, or too much to be recorded of them; RESOURCE_EXHAUSTED,
+	// RESPONSE_TOO_LARGE: the answer wouldn't fit the server's message size, and
+	// nothing was done. Those of an item are those of Tokenize.
+	//
+	// Audit: one event, action "tokenize", with all items.
+	BatchTokenize(context.Context, *BatchTokenizeRequest) (*BatchTokenizeResponse, error)
+	// BatchDetokenize is Detokenize for up to 10,000 tokens, in one commit. Each
+	// item has a result of its own, in the order of the items. Nothing leaves the
+	// server before the event of the whole batch is durable. The answer has to fit
+	// the server's message size; items that don't are refused with
+	// RESOURCE_EXHAUSTED, RESPONSE_TOO_LARGE.
+	//
+	// Idempotent as far as its items are.
+	//
+	// Codes and reasons of the call: INVALID_ARGUMENT, BATCH_TOO_LARGE (items);
+	// those of an item are those of Detokenize.
+	//
+	// Audit: one event, action "detokenize", with all items.
+	BatchDetokenize(context.Context, *BatchDetokenizeRequest) (*BatchDetokenizeResponse, error)
+	// StreamTokenize is Tokenize for as many values as the client sends. Each is
+	// answered under its correlation_id, in the order in which they came, once it
+	// is durable; what has arrived while one group was written is the next group.
+	// A client that doesn't read its answers is not read from. When the client
+	// half-closes, everything that it sent is answered before the stream ends.
+	//
+	// If a stream breaks off, send what has not been answered again, with the same
+	// idempotency keys.
+	//
+	// Codes and reasons: those of an item are those of Tokenize, and
+	// INVALID_ARGUMENT, INVALID_CORRELATION_ID (correlation_id). The stream itself
+	// fails only as any method may, and with INVALID_REQUEST after a message that
+	// can't be decoded. One that is larger than the server takes ends it with
+	// RESOURCE_EXHAUSTED; its event says MESSAGE_TOO_LARGE.
+	//
+	// Audit: one event for each group, and one at the end with their number, action
+	// "tokenize", all under the request id of the stream.
+	StreamTokenize(grpc.BidiStreamingServer[StreamTokenizeRequest, StreamTokenizeResponse]) error
+	// StreamDetokenize is Detokenize for as many tokens as the client sends, in
+	// the manner of StreamTokenize. No value leaves the server before the event
+	// that tells of it is durable.
+	//
+	// Codes and reasons: those of an item are those of Detokenize, and
+	// INVALID_ARGUMENT, INVALID_CORRELATION_ID (correlation_id). The stream itself
+	// fails as StreamTokenize does.
+	//
+	// Audit: one event for each group, and one at the end with their number, action
+	// "detokenize", all under the request id of the stream.
+	StreamDetokenize(grpc.BidiStreamingServer[StreamDetokenizeRequest, StreamDetokenizeResponse]) error
 	mustEmbedUnimplementedTokenizationServiceServer()
 }
 
@@ -243,6 +457,18 @@ func (UnimplementedTokenizationServiceServer) Tokenize(context.Context, *Tokeniz
 }
 func (UnimplementedTokenizationServiceServer) Detokenize(context.Context, *DetokenizeRequest) (*DetokenizeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Detokenize not implemented")
+}
+func (UnimplementedTokenizationServiceServer) BatchTokenize(context.Context, *BatchTokenizeRequest) (*BatchTokenizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchTokenize not implemented")
+}
+func (UnimplementedTokenizationServiceServer) BatchDetokenize(context.Context, *BatchDetokenizeRequest) (*BatchDetokenizeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchDetokenize not implemented")
+}
+func (UnimplementedTokenizationServiceServer) StreamTokenize(grpc.BidiStreamingServer[StreamTokenizeRequest, StreamTokenizeResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamTokenize not implemented")
+}
+func (UnimplementedTokenizationServiceServer) StreamDetokenize(grpc.BidiStreamingServer[StreamDetokenizeRequest, StreamDetokenizeResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamDetokenize not implemented")
 }
 func (UnimplementedTokenizationServiceServer) mustEmbedUnimplementedTokenizationServiceServer() {}
 func (UnimplementedTokenizationServiceServer) testEmbeddedByValue()                             {}
@@ -301,6 +527,56 @@ func _TokenizationService_Detokenize_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenizationService_BatchTokenize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchTokenizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenizationServiceServer).BatchTokenize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenizationService_BatchTokenize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenizationServiceServer).BatchTokenize(ctx, req.(*BatchTokenizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TokenizationService_BatchDetokenize_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchDetokenizeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenizationServiceServer).BatchDetokenize(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenizationService_BatchDetokenize_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenizationServiceServer).BatchDetokenize(ctx, req.(*BatchDetokenizeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TokenizationService_StreamTokenize_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TokenizationServiceServer).StreamTokenize(&grpc.GenericServerStream[StreamTokenizeRequest, StreamTokenizeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenizationService_StreamTokenizeServer = grpc.BidiStreamingServer[StreamTokenizeRequest, StreamTokenizeResponse]
+
+func _TokenizationService_StreamDetokenize_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TokenizationServiceServer).StreamDetokenize(&grpc.GenericServerStream[StreamDetokenizeRequest, StreamDetokenizeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenizationService_StreamDetokenizeServer = grpc.BidiStreamingServer[StreamDetokenizeRequest, StreamDetokenizeResponse]
+
 // TokenizationService_ServiceDesc is the grpc.ServiceDesc for TokenizationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -316,7 +592,28 @@ var TokenizationService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Detokenize",
 			Handler:    _TokenizationService_Detokenize_Handler,
 		},
+		{
+			MethodName: "BatchTokenize",
+			Handler:    _TokenizationService_BatchTokenize_Handler,
+		},
+		{
+			MethodName: "BatchDetokenize",
+			Handler:    _TokenizationService_BatchDetokenize_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "StreamTokenize",
+			Handler:       _TokenizationService_StreamTokenize_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "StreamDetokenize",
+			Handler:       _TokenizationService_StreamDetokenize_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "coatcheck/v1/tokenization.proto",
 }

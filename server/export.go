@@ -1,0 +1,169 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"filippo.io/age"
+	"google.golang.org/grpc"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// exportPage is how many tokens a page of an export has at most.
+const exportPage = 500
+
+// ExportTokens sends pages, each recorded before it leaves.
+func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.ServerStreamingServer[coatcheckv1.ExportTokensResponse]) error {
+	ctx := stream.Context()
+	c, p, err := t.within(ctx, req.GetProfile())
+	if err != nil {
+		return err
+	}
+	recipient, err := age.ParseX25519Recipient(req.GetRecipient())
+	if err != nil {
+		return errRecipient
+	}
+	sum := sha256.Sum256([]byte(recipient.String()))
+	c.event.Recipient = hex.EncodeToString(sum[:])
+	for from := req.GetPageToken(); ; {
+		select {
+		case <-t.server.draining:
+			return errDraining
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+		part := c.group()
+		profile, decision, rule := c.event.Profile, c.event.Decision, c.event.Rule
+		var page *coatcheckv1.ExportTokensResponse
+		err := t.server.commitGroup(ctx, part, func() (err error) {
+			part.event.Profile, part.event.Decision, part.event.Rule = profile, decision, rule
+			page, err = t.export(ctx, part, p.Name, from, recipient)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		c.event.Records += uint64(page.GetTokens())
+		if err := stream.Send(page); err != nil {
+			return err
+		}
+		if from = page.GetPageToken(); from == "" {
+			return nil
+		}
+	}
+}
+
+// export prepares a page, of as many tokens as fit a message.
+func (t *tokens) export(ctx context.Context, c *call, profile, from string, recipient age.Recipient) (*coatcheckv1.ExportTokensResponse, error) {
+	signer, err := t.tokenizer.Signer(ctx, DefaultNamespace, &c.unit)
+	if err != nil {
+		return nil, err
+	}
+	for limit := exportPage; ; limit /= 2 {
+		page, err := t.exportUpTo(ctx, c, profile, from, recipient, limit)
+		if err != nil {
+			return nil, err
+		}
+		page.PublicKey = signer.Public()
+		page.Signature = signer.Sign(ExportMessage(profile, from, page))
+		if err := t.fits(page); err == nil || limit == 1 {
+			return page, err
+		}
+	}
+}
+
+// exportUpTo prepares a page without its signature.
+func (t *tokens) exportUpTo(ctx context.Context, c *call, profile, from string, recipient age.Recipient, limit int) (*coatcheckv1.ExportTokensResponse, error) {
+	found, err := t.tokenizer.Export(ctx, DefaultNamespace, profile, from, limit)
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]tokenizer.TokenInfo, len(found.Tokens))
+	for i := range found.Tokens {
+		infos[i] = found.Tokens[i].TokenInfo
+	}
+	if _, err := t.tellOf(ctx, c, infos); err != nil {
+		return nil, err
+	}
+	sealed, err := sealExport(found.Tokens, recipient)
+	if err != nil {
+		return nil, err
+	}
+	return &coatcheckv1.ExportTokensResponse{Sealed: sealed, Tokens: uint32(len(found.Tokens)), PageToken: found.Next}, nil
+}
+
+// ExportMessage is what the signature of a page is over. from is the page token
+// that was asked for, so that a page which is left out is missed.
+//
+//	"coatcheck export v1\n" SHA-256(sealed)(32) tokens(4)
+//	profile(length(4), bytes) from(length(4), bytes) page token(length(4), bytes)
+//
+// Integers are big endian.
+func ExportMessage(profile, from string, page *coatcheckv1.ExportTokensResponse) []byte {
+	m := []byte("coatcheck export v1\n")
+	sum := sha256.Sum256(page.GetSealed())
+	m = append(m, sum[:]...)
+	m = binary.BigEndian.AppendUint32(m, page.GetTokens())
+	for _, s := range []string{profile, from, page.GetPageToken()} {
+		m = binary.BigEndian.AppendUint32(m, uint32(len(s)))
+		m = append(m, s...)
+	}
+	return m
+}
+
+// ExportedToken is a line of an export. Times are in RFC 3339.
+type ExportedToken struct {
+	Profile  string            `json:"profile"`
+	Token    string            `json:"token"`
+	Value    string            `json:"value,omitempty"`
+	Data     []byte            `json:"data,omitempty"` // of the type bytes, instead of Value
+	Subject  string            `json:"subject,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	State    string            `json:"state"`
+	Created  string            `json:"create_time"`
+	Expires  string            `json:"expire_time,omitempty"`
+	MaxUses  uint32            `json:"max_uses,omitempty"`
+	Uses     uint32            `json:"uses,omitempty"`
+	Imported bool              `json:"imported,omitempty"`
+}
+
+// sealExport encrypts tokens with their values to a recipient.
+func sealExport(found []tokenizer.Exported, recipient age.Recipient) ([]byte, error) {
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, recipient)
+	if err != nil {
+		return nil, fmt.Errorf("server: encrypt an export: %w", err)
+	}
+	lines := json.NewEncoder(w)
+	lines.SetEscapeHTML(false)
+	for _, e := range found {
+		line := ExportedToken{
+			Profile: e.Profile, Token: string(e.Token), Subject: e.Subject, Metadata: e.Metadata, State: e.State.String(),
+			Created: e.Created.Format(time.RFC3339), MaxUses: e.MaxUses, Uses: e.Uses, Imported: e.Imported,
+		}
+		if !e.Expires.IsZero() {
+			line.Expires = e.Expires.Format(time.RFC3339)
+		}
+		if e.Binary {
+			line.Data = []byte(e.Value.Reveal())
+		} else {
+			line.Value = e.Value.Reveal()
+		}
+		if err := lines.Encode(line); err != nil {
+			return nil, fmt.Errorf("server: encode an export: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("server: encrypt an export: %w", err)
+	}
+	return sealed.Bytes(), nil
+}

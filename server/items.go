@@ -1,0 +1,333 @@
+package server
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/genproto/googleapis/rpc/status"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+	"github.com/coatcheck/coatcheck/tokenizer/format"
+)
+
+// MaxBatch is how many items a batch has at most.
+const MaxBatch = 10_000
+
+// maxReason is the longest reason that a caller can state, in bytes.
+const maxReason = 256
+
+// deed is what one item of a call asks for, and what becomes of it. A call about
+// one thing has one.
+type deed struct {
+	audit.Item
+	err error
+}
+
+// newDeeds returns deeds that are not on the stack, which is deep enough already.
+//
+//go:noinline
+func newDeeds(n int) []deed { return make([]deed, n) }
+
+// fail ends a deed, unless err is nil.
+func (d *deed) fail(err error) {
+	if err != nil && d.err == nil {
+		d.err = err
+	}
+}
+
+// decide asks policy.
+func (d *deed) decide(p *policy.Policy, r policy.Request) policy.Decision {
+	decision := p.Decide(r)
+	d.Decision, d.Rule = audit.Allow, decision.Rule
+	if !decision.Allowed {
+		d.Decision, d.Rule = audit.Deny, ""
+		d.fail(denial(decision))
+	}
+	return decision
+}
+
+// stated records the reason that a caller states.
+func (d *deed) stated(reason string) {
+	if len(reason) > maxReason || strings.ContainsFunc(reason, unicode.IsControl) {
+		d.fail(errInvalidReason)
+		return
+	}
+	d.StatedReason = reason
+}
+
+// tell puts what a single deed has to say into the event of its call. It returns
+// err, or else that of the deed, which is how the call ends.
+//
+//go:noinline so that what it needs of the stack isn't there while the deed is done
+func (c *call) tell(d *deed, err error) error {
+	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
+	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
+	c.event.Items = nil
+	if item := (audit.Item{Token: d.Token, Subject: d.Subject, Reused: d.Reused}); item != (audit.Item{}) {
+		c.event.Items = []audit.Item{item}
+	}
+	if err != nil {
+		return err
+	}
+	return d.err
+}
+
+// tellAll puts what many deeds have to say into the event of their call: what
+// they all have in common into the event itself, the rest into its items. Nothing
+// of a deed that failed is revealed.
+func (c *call) tellAll(deeds []deed) {
+	if len(deeds) == 0 {
+		return
+	}
+	items := make([]audit.Item, len(deeds))
+	for i := range deeds {
+		items[i] = deeds[i].Item
+		if err := deeds[i].err; err != nil {
+			r := refuse(err)
+			items[i].Code, items[i].Reason, items[i].Reveal = code.Code(r.code).String(), r.reason, ""
+			if r.ours() {
+				c.defect = err
+			}
+		}
+	}
+	for _, f := range []struct {
+		event *string
+		item  func(*audit.Item) *string
+	}{
+		{&c.event.Profile, func(i *audit.Item) *string { return &i.Profile }},
+		{&c.event.Purpose, func(i *audit.Item) *string { return &i.Purpose }},
+		{&c.event.Reveal, func(i *audit.Item) *string { return &i.Reveal }},
+		{(*string)(&c.event.Decision), func(i *audit.Item) *string { return (*string)(&i.Decision) }},
+		{&c.event.Rule, func(i *audit.Item) *string { return &i.Rule }},
+		{&c.event.StatedReason, func(i *audit.Item) *string { return &i.StatedReason }},
+	} {
+		*f.event = ""
+		common := *f.item(&items[0])
+		for i := range items {
+			if *f.item(&items[i]) != common {
+				common = ""
+				break
+			}
+		}
+		if common == "" {
+			continue
+		}
+		*f.event = common
+		for i := range items {
+			*f.item(&items[i]) = ""
+		}
+	}
+	c.event.Items = items
+}
+
+// itemError is what the client of a batch or stream is told of an item that
+// failed.
+func itemError(err error) *status.Status { return refuse(err).status(err).Proto() }
+
+// tokenize prepares the tokens of requests, and returns a response for each that
+// didn't fail.
+func (t *tokenization) tokenize(ctx context.Context, c *call, reqs []*coatcheckv1.TokenizeRequest, deeds []deed) ([]*coatcheckv1.TokenizeResponse, error) {
+	c.event.Namespace = DefaultNamespace
+	asked := make([]tokenizer.TokenizeRequest, len(reqs))
+	at := make([]int, 0, len(reqs))
+	for i, req := range reqs {
+		if t.wants(ctx, c, req, &deeds[i], &asked[len(at)]) {
+			at = append(at, i)
+		}
+	}
+	return t.prepare(ctx, c, asked[:len(at)], at, deeds)
+}
+
+// prepare prepares the tokens of what is asked; at says which deed each is.
+func (t *tokenization) prepare(ctx context.Context, c *call, asked []tokenizer.TokenizeRequest, at []int, deeds []deed) ([]*coatcheckv1.TokenizeResponse, error) {
+	responses := make([]*coatcheckv1.TokenizeResponse, len(deeds))
+	if len(asked) == 0 {
+		return responses, nil
+	}
+	made, err := t.tokenizer.TokenizeAll(ctx, DefaultNamespace, asked, &c.unit)
+	if err != nil {
+		return nil, err
+	}
+	for k, i := range at {
+		d := &deeds[i]
+		if d.fail(made[k].Err); d.err != nil {
+			continue
+		}
+		if d.Reused = made[k].Reused; made[k].Token != "" {
+			if d.Token, err = t.tokenizer.Digest(ctx, DefaultNamespace, d.Profile, made[k].Token); err != nil {
+				return nil, err
+			}
+		}
+		responses[i] = &coatcheckv1.TokenizeResponse{
+			Token: string(made[k].Token), Masked: made[k].Masked, Reused: made[k].Reused, ExpireTime: timestamp(made[k].Expires),
+		}
+	}
+	return responses, nil
+}
+
+// wants checks what can be checked of a request before the tokenizer sees it,
+// asks policy, and fills in what the tokenizer is to be asked. Large things go by
+// reference: a frame more can make the stack of every call grow.
+func (t *tokenization) wants(ctx context.Context, c *call, req *coatcheckv1.TokenizeRequest, d *deed, ask *tokenizer.TokenizeRequest) bool {
+	// Only the name of a declared profile is recorded: anything else may be a
+	// value that a client put into the wrong field.
+	p, err := t.tokenizer.Profile(req.GetProfile())
+	if d.fail(err); err != nil {
+		return false
+	}
+	d.Profile = p.Name
+	d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
+	if d.err != nil {
+		return false
+	}
+	ttl, err := ttlOf(req.GetTtl())
+	d.fail(err)
+	value, err := valueOf(p, req.GetValue(), req.GetData())
+	d.fail(err)
+	if subject := req.GetSubject(); subject != "" && len(subject) <= tokenizer.MaxSubject && d.err == nil {
+		d.Subject, err = t.tokenizer.DigestSubject(ctx, DefaultNamespace, subject)
+		d.fail(err)
+	}
+	ask.Profile, ask.Value, ask.Subject, ask.Metadata = p.Name, value, req.GetSubject(), req.GetMetadata()
+	ask.TTL, ask.MaxUses, ask.IdempotencyKey, ask.Caller = ttl, req.GetMaxUses(), req.GetIdempotencyKey(), c.event.Caller
+	return d.err == nil
+}
+
+// ttlOf returns a ttl, 0 for one that is not set.
+func ttlOf(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if d.CheckValid() != nil || d.GetSeconds() < 1 || d.GetNanos() != 0 {
+		return 0, &tokenizer.InputError{Kind: tokenizer.ErrInvalidTTL, Reason: "must be whole seconds, at least one"}
+	}
+	if d.GetSeconds() > int64(maxTTL/time.Second) {
+		return 0, &tokenizer.InputError{Kind: tokenizer.ErrInvalidTTL, Reason: "is longer than a hundred years"}
+	}
+	return d.AsDuration(), nil
+}
+
+// maxTTL is so long that nothing depends on it, and fits a time.Duration.
+const maxTTL = 200 * 365 * 24 * time.Hour
+
+// valueOf returns the value of a request, which is in the one field or the other.
+func valueOf(p *tokenizer.Profile, value string, data []byte) (tokenizer.Value, error) {
+	bad := func(why string) (tokenizer.Value, error) {
+		return tokenizer.Value{}, &tokenizer.InputError{Kind: tokenizer.ErrInvalidValue, Reason: why}
+	}
+	switch binary := p.Binary(); {
+	case binary && value != "":
+		return bad("is to be given as data, since the profile is of the type bytes")
+	case !binary && len(data) > 0:
+		return bad("is to be given as value, since the profile is not of the type bytes")
+	case binary:
+		return tokenizer.NewValue(string(data)), nil
+	}
+	return tokenizer.NewValue(value), nil
+}
+
+// detokenize prepares what is revealed, and returns a response for each request
+// that didn't fail.
+func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatcheckv1.DetokenizeRequest, deeds []deed) ([]*coatcheckv1.DetokenizeResponse, error) {
+	c.event.Namespace = DefaultNamespace
+	asked := make([]tokenizer.DetokenizeRequest, 0, len(reqs))
+	at := make([]int, 0, len(reqs))
+	given := make([]policy.Reveal, 0, len(reqs))
+	for i, req := range reqs {
+		if ask, reveal, ok := t.mayReveal(ctx, c, req, &deeds[i]); ok {
+			asked, at, given = append(asked, ask), append(at, i), append(given, reveal)
+		}
+	}
+	responses := make([]*coatcheckv1.DetokenizeResponse, len(reqs))
+	if len(asked) == 0 {
+		return responses, nil
+	}
+	results, err := t.tokenizer.DetokenizeAll(ctx, DefaultNamespace, asked, &c.unit)
+	if err != nil {
+		return nil, err
+	}
+	for k, i := range at {
+		d := &deeds[i]
+		if d.fail(results[k].Err); d.err != nil {
+			continue
+		}
+		d.Reveal = given[k].String()
+		responses[i] = &coatcheckv1.DetokenizeResponse{Reveal: revealMessages[given[k]]}
+		if results[k].Binary {
+			responses[i].Data = []byte(results[k].Value.Reveal())
+		} else {
+			responses[i].Value = results[k].Value.Reveal()
+		}
+	}
+	return responses, nil
+}
+
+// mayReveal checks a request and asks policy, before anything is looked up.
+func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.DetokenizeRequest, d *deed) (ask tokenizer.DetokenizeRequest, given policy.Reveal, ok bool) {
+	ref, err := t.tokenizer.Inspect(tokenizer.Token(req.GetToken()), req.GetProfile())
+	if d.fail(err); err != nil {
+		return ask, 0, false
+	}
+	p := ref.Profile
+	d.Profile = p.Name
+	var unnamed error
+	d.Token, unnamed = t.tokenizer.Digest(ctx, DefaultNamespace, p.Name, tokenizer.Token(req.GetToken()))
+	d.stated(req.GetReason())
+	purpose := req.GetPurpose()
+	asked, known := reveals[req.GetReveal()]
+	switch {
+	case purpose == "":
+		d.fail(errPurposeRequired)
+	case !tokenizer.ValidPurpose(purpose):
+		d.fail(errInvalidPurpose)
+	case !known:
+		d.fail(errInvalidReveal)
+	}
+	if d.err != nil {
+		return ask, 0, false
+	}
+	// As with profiles, only a purpose that is declared is recorded.
+	for _, declared := range p.Purposes {
+		if purpose == declared {
+			d.Purpose = purpose
+		}
+	}
+	decision := d.decide(t.policy, policy.Request{
+		Caller: c.event.Caller, Action: c.method.action, Profile: p.Name, Purpose: purpose, Reveal: asked,
+	})
+	d.fail(unnamed) // a denial is one whether there are keys or not
+	return tokenizer.DetokenizeRequest{Reference: ref, Form: forms[decision.Reveal], RedemptionID: req.GetRedemptionId()}, decision.Reveal, d.err == nil
+}
+
+// reveals maps the API's forms to policy's, which have the same names.
+var reveals, revealMessages = func() (map[coatcheckv1.Reveal]policy.Reveal, map[policy.Reveal]coatcheckv1.Reveal) {
+	to := map[coatcheckv1.Reveal]policy.Reveal{coatcheckv1.Reveal_REVEAL_UNSPECIFIED: policy.Unspecified}
+	from := make(map[policy.Reveal]coatcheckv1.Reveal)
+	for number, name := range coatcheckv1.Reveal_name {
+		if form, ok := policy.ParseReveal(name[len("REVEAL_"):]); ok {
+			to[coatcheckv1.Reveal(number)] = form
+			from[form] = coatcheckv1.Reveal(number)
+		}
+	}
+	return to, from
+}()
+
+// forms maps policy's forms to the tokenizer's. One that is not here shows
+// nothing.
+var forms = func() map[policy.Reveal]tokenizer.Form {
+	to := map[policy.Reveal]tokenizer.Form{policy.Masked: tokenizer.Masked, policy.Full: tokenizer.Full}
+	for form := range revealMessages {
+		if part, ok := format.ParsePart(form.String()); ok {
+			to[form] = tokenizer.PartForm(part)
+		}
+	}
+	return to
+}()

@@ -1,0 +1,266 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// tokens is coatcheck.v1.TokenService. Its methods prepare, and the chain commits
+// what they have prepared before it leaves.
+type tokens struct {
+	coatcheckv1.UnimplementedTokenServiceServer
+	*tokenization
+}
+
+// about finds out what a request about one token is about, and asks policy before
+// anything is looked up.
+func (t *tokens) about(ctx context.Context, token, profile, reason string) (*call, tokenizer.Reference, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	ref, err := t.tokenizer.Inspect(tokenizer.Token(token), profile)
+	if err != nil {
+		return c, ref, err
+	}
+	d := &deed{Item: audit.Item{Profile: ref.Profile.Name}}
+	var unnamed error
+	d.Token, unnamed = t.tokenizer.Digest(ctx, DefaultNamespace, ref.Profile.Name, tokenizer.Token(token))
+	d.stated(reason)
+	if d.err == nil {
+		d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: ref.Profile.Name})
+	}
+	d.fail(unnamed) // a denial is one whether there are keys or not
+	return c, ref, c.tell(d, nil)
+}
+
+// within finds out whether a request about the tokens of a profile is allowed.
+func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.Profile, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	p, err := t.tokenizer.Profile(profile)
+	if err != nil {
+		return c, p, err
+	}
+	d := &deed{Item: audit.Item{Profile: p.Name}}
+	d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
+	return c, p, c.tell(d, nil)
+}
+
+// GetToken tells what is known of a token.
+func (t *tokens) GetToken(ctx context.Context, req *coatcheckv1.GetTokenRequest) (*coatcheckv1.GetTokenResponse, error) {
+	_, ref, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
+	if err != nil {
+		return nil, err
+	}
+	info, err := t.tokenizer.Get(ctx, DefaultNamespace, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &coatcheckv1.GetTokenResponse{Token: tokenMessage(info)}, nil
+}
+
+// Bounds of a page of tokens.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// ListTokens tells of the tokens of a profile.
+func (t *tokens) ListTokens(ctx context.Context, req *coatcheckv1.ListTokensRequest) (*coatcheckv1.ListTokensResponse, error) {
+	c, p, err := t.within(ctx, req.GetProfile())
+	if err != nil {
+		return nil, err
+	}
+	limit := int(req.GetPageSize())
+	if limit == 0 {
+		limit = defaultPage
+	}
+	if limit > maxPage {
+		return nil, errPageSize
+	}
+	for {
+		page, err := t.tokenizer.List(ctx, DefaultNamespace, tokenizer.ListRequest{
+			Profile: p.Name, Subject: req.GetSubject(), Metadata: req.GetMetadata(), Page: req.GetPageToken(), Limit: limit,
+		})
+		if err != nil {
+			return nil, err
+		}
+		messages, err := t.tellOf(ctx, c, page.Tokens)
+		if err != nil {
+			return nil, err
+		}
+		resp := &coatcheckv1.ListTokensResponse{Tokens: messages, NextPageToken: page.Next}
+		if err := t.fits(resp); err == nil || limit == 1 {
+			return resp, err
+		}
+		limit /= 2 // much metadata: a page of fewer
+	}
+}
+
+// LookupToken finds the tokens of a value.
+func (t *tokens) LookupToken(ctx context.Context, req *coatcheckv1.LookupTokenRequest) (*coatcheckv1.LookupTokenResponse, error) {
+	c, p, err := t.within(ctx, req.GetProfile())
+	if err != nil {
+		return nil, err
+	}
+	value, err := valueOf(p, req.GetValue(), req.GetData())
+	if err != nil {
+		return nil, err
+	}
+	found, err := t.tokenizer.Lookup(ctx, DefaultNamespace, p.Name, value)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := t.tellOf(ctx, c, found)
+	if err != nil {
+		return nil, err
+	}
+	resp := &coatcheckv1.LookupTokenResponse{Tokens: messages}
+	return resp, t.fits(resp)
+}
+
+// tellOf records of which tokens is told, and returns what is.
+func (t *tokens) tellOf(ctx context.Context, c *call, infos []tokenizer.TokenInfo) ([]*coatcheckv1.Token, error) {
+	messages := make([]*coatcheckv1.Token, len(infos))
+	items := make([]audit.Item, len(infos))
+	for i, info := range infos {
+		var err error
+		messages[i] = tokenMessage(info)
+		if items[i].Token, err = t.tokenizer.Digest(ctx, DefaultNamespace, info.Profile, info.Token); err != nil {
+			return nil, err
+		}
+		if info.Subject != "" {
+			if items[i].Subject, err = t.tokenizer.DigestSubject(ctx, DefaultNamespace, info.Subject); err != nil {
+				return nil, err
+			}
+		}
+	}
+	c.event.Items = items
+	return messages, nil
+}
+
+// UpdateToken changes labels or expiry.
+func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRequest) (*coatcheckv1.UpdateTokenResponse, error) {
+	c, ref, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
+	if err != nil {
+		return nil, err
+	}
+	var change tokenizer.Change
+	paths := req.GetUpdateMask().GetPaths()
+	for i, path := range paths {
+		switch {
+		case slices.Contains(paths[:i], path):
+			return nil, errUpdateMask
+		case path == "metadata":
+			labels := req.GetMetadata()
+			change.Metadata = &labels
+		case path == "ttl":
+			var ttl time.Duration
+			if ttl, err = ttlOf(req.GetTtl()); err != nil {
+				return nil, err
+			}
+			change.TTL = &ttl
+		default:
+			return nil, errUpdateMask
+		}
+	}
+	if len(paths) == 0 {
+		return nil, errUpdateMask
+	}
+	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, &c.unit)
+	if err != nil {
+		return nil, err
+	}
+	return &coatcheckv1.UpdateTokenResponse{Token: tokenMessage(info)}, nil
+}
+
+// RevokeToken ends the use of a token until it is restored.
+func (t *tokens) RevokeToken(ctx context.Context, req *coatcheckv1.RevokeTokenRequest) (*coatcheckv1.RevokeTokenResponse, error) {
+	message, err := t.turn(ctx, req.GetToken(), req.GetProfile(), req.GetReason(), tokenizer.Revoked)
+	return &coatcheckv1.RevokeTokenResponse{Token: message}, err
+}
+
+// RestoreToken takes that back.
+func (t *tokens) RestoreToken(ctx context.Context, req *coatcheckv1.RestoreTokenRequest) (*coatcheckv1.RestoreTokenResponse, error) {
+	message, err := t.turn(ctx, req.GetToken(), req.GetProfile(), req.GetReason(), tokenizer.Active)
+	return &coatcheckv1.RestoreTokenResponse{Token: message}, err
+}
+
+// turn changes the state of a token.
+func (t *tokens) turn(ctx context.Context, token, profile, reason string, state tokenizer.State) (*coatcheckv1.Token, error) {
+	c, ref, err := t.about(ctx, token, profile, reason)
+	if err != nil {
+		return nil, err
+	}
+	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, tokenizer.Change{State: &state}, &c.unit)
+	return tokenMessage(info), err
+}
+
+// DeleteToken deletes a token with all that is behind it.
+func (t *tokens) DeleteToken(ctx context.Context, req *coatcheckv1.DeleteTokenRequest) (*coatcheckv1.DeleteTokenResponse, error) {
+	c, ref, err := t.about(ctx, req.GetToken(), req.GetProfile(), req.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &coatcheckv1.DeleteTokenResponse{}, t.tokenizer.Delete(ctx, DefaultNamespace, ref, &c.unit)
+}
+
+// ImportTokens takes tokens over from elsewhere.
+func (t *tokens) ImportTokens(ctx context.Context, req *coatcheckv1.ImportTokensRequest) (*coatcheckv1.ImportTokensResponse, error) {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	items := req.GetItems()
+	if len(items) == 0 || len(items) > MaxBatch {
+		return nil, errBatchSize
+	}
+	deeds := make([]deed, len(items))
+	asked := make([]tokenizer.TokenizeRequest, len(items))
+	at := make([]int, 0, len(items))
+	for i, item := range items {
+		ask := &asked[len(at)]
+		if !t.wants(ctx, c, item.GetRequest(), &deeds[i], ask) {
+			continue
+		}
+		if ask.Import = tokenizer.Token(item.GetToken()); ask.Import == "" {
+			deeds[i].fail(&tokenizer.InputError{Kind: tokenizer.ErrInvalidToken, Reason: "is required"})
+			continue
+		}
+		ask.IdempotencyKey = ""
+		at = append(at, i)
+	}
+	responses, err := t.prepare(ctx, c, asked[:len(at)], at, deeds)
+	if err != nil {
+		return nil, err
+	}
+	c.tellAll(deeds)
+	resp := &coatcheckv1.ImportTokensResponse{Results: make([]*coatcheckv1.ImportResult, len(items))}
+	for i := range deeds {
+		resp.Results[i] = &coatcheckv1.ImportResult{Result: &coatcheckv1.ImportResult_Response{Response: responses[i]}}
+		if deeds[i].err != nil {
+			resp.Results[i].Result = &coatcheckv1.ImportResult_Error{Error: itemError(deeds[i].err)}
+		}
+	}
+	return resp, t.fits(resp)
+}
+
+// tokenMessage is what is told of a token.
+func tokenMessage(info tokenizer.TokenInfo) *coatcheckv1.Token {
+	return &coatcheckv1.Token{
+		Token: string(info.Token), Profile: info.Profile, State: stateMessages[info.State],
+		CreateTime: timestamp(info.Created), ExpireTime: timestamp(info.Expires),
+		MaxUses: info.MaxUses, Uses: info.Uses, Subject: info.Subject, Metadata: info.Metadata, Imported: info.Imported,
+	}
+}
+
+// stateMessages maps the tokenizer's states to the API's.
+var stateMessages = map[tokenizer.State]coatcheckv1.TokenState{
+	tokenizer.Active:  coatcheckv1.TokenState_TOKEN_STATE_ACTIVE,
+	tokenizer.Revoked: coatcheckv1.TokenState_TOKEN_STATE_REVOKED,
+	tokenizer.Spent:   coatcheckv1.TokenState_TOKEN_STATE_SPENT,
+	tokenizer.Expired: coatcheckv1.TokenState_TOKEN_STATE_EXPIRED,
+}

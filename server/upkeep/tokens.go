@@ -1,0 +1,137 @@
+package upkeep
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// sweepPeriod is how often it is looked for what has expired, unless Config says.
+const sweepPeriod = 5 * time.Second
+
+// scrubPeriod is how often, at most, what was deleted is overwritten in the
+// store's files.
+const scrubPeriod = 30 * time.Second
+
+// yielding is how long a pass pauses between two units, so that calls get their
+// turn.
+const yielding = 2 * time.Millisecond
+
+// sweep shreds and removes what is due, some in each unit.
+func (u *Upkeep) sweep(ctx context.Context) error {
+	for more := true; more && ctx.Err() == nil; {
+		var unit tokenizer.Unit
+		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, batch, &unit)
+		if err != nil {
+			return err
+		}
+		if unit.Empty() {
+			return nil
+		}
+		event := audit.SystemEvent(audit.ActionSweep, u.cfg.Namespace, u.cfg.PolicyHash)
+		event.Records = uint64(swept.Shredded + swept.Removed)
+		if err := u.commitAgain(ctx, unit, &event); err != nil {
+			return err
+		}
+		if swept.Failed > 0 {
+			u.cfg.Logger.Warn("records that have expired don't open, and stay as they are", "records", swept.Failed)
+		}
+		u.ScrubSoon()
+		if more = swept.More; more {
+			wait(ctx, yielding)
+		}
+	}
+	return ctx.Err()
+}
+
+// commitAgain commits a unit that may rest on what calls have changed meanwhile:
+// then the next look finds what is left.
+func (u *Upkeep) commitAgain(ctx context.Context, unit tokenizer.Unit, event *audit.Event) error {
+	_, err := u.cfg.Audit.Commit(ctx, unit, event)
+	switch {
+	case errors.Is(err, tokenizer.ErrConflict):
+		wait(ctx, yielding)
+		return nil
+	case errors.Is(err, keystore.ErrKeyVersion):
+		return u.cfg.Keystore.Reload(ctx, u.cfg.Namespace)
+	}
+	return err
+}
+
+// ScrubSoon has what was deleted or replaced overwritten in the store's files,
+// within about half a minute.
+func (u *Upkeep) ScrubSoon() { u.scrub.Store(true) }
+
+// scrubIfDue overwrites what was deleted, if anything was.
+func (u *Upkeep) scrubIfDue(ctx context.Context) error {
+	if !u.scrub.Load() || time.Since(u.scrubbed) < scrubPeriod {
+		return nil
+	}
+	u.scrub.Store(false)
+	err := u.cfg.Store.Scrub(ctx)
+	if err != nil {
+		u.scrub.Store(true)
+	}
+	u.scrubbed = time.Now()
+	return err
+}
+
+// reindex moves the index to the active index and subject keys, if it isn't all
+// under them.
+func (u *Upkeep) reindex(ctx context.Context) error {
+	keys, err := u.cfg.Keystore.Keys(ctx, u.cfg.Namespace)
+	if err != nil {
+		return err
+	}
+	left := uint64(0)
+	for _, k := range keys {
+		if (k.Class == keystore.Index || k.Class == keystore.Subject) && !k.Active {
+			left += k.Count.Records
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	if err := u.cfg.Keystore.Usable(ctx); err != nil {
+		return err
+	}
+	moved, failed := 0, 0
+	for after := []byte(nil); ; {
+		var unit tokenizer.Unit
+		r, err := u.cfg.Tokenizer.Reindex(ctx, u.cfg.Namespace, after, batch, &unit)
+		if err != nil {
+			return err
+		}
+		if r.Moved > 0 {
+			event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash)
+			event.Records = uint64(r.Moved)
+			if err := u.commitAgain(ctx, unit, &event); err != nil {
+				return err
+			}
+		}
+		moved, failed = moved+r.Moved, failed+r.Failed
+		if after = r.Next; after == nil {
+			break
+		}
+		wait(ctx, yielding)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	if moved > 0 {
+		u.cfg.Logger.Info("index moved to the active keys", "entries", moved, "failed", failed)
+	}
+	return nil
+}
+
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

@@ -1,0 +1,343 @@
+package tokenizer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/tokenizer/format"
+)
+
+// ErrNoPart says that values of the profile, or this one, have no such part.
+var ErrNoPart = errors.New("tokenizer: no such part")
+
+// Reference is a token taken apart but not yet looked up.
+type Reference struct {
+	Profile *Profile // of which the token claims to be; it must not be changed
+	token   Token
+	version uint32   // of the token key, if it is a sealed id; else 0
+	block   [16]byte // then
+}
+
+// Inspect checks the form of a token and says of which profile it claims to
+// be. It reads nothing and needs no key, so policy can be asked before
+// anything is looked up. expected is the profile that the caller named, or "".
+//
+// Errors: ErrInvalidToken; ErrProfileRequired if neither the token nor the caller
+// names one; ErrUnknownProfile if expected is none of ours; ErrTokenNotFound if
+// the token is of another profile than expected, or of one that is no longer
+// declared.
+func (t *Tokenizer) Inspect(token Token, expected string) (Reference, error) {
+	if !token.opaque() {
+		return t.inspectShaped(token, expected)
+	}
+	name, version, block, err := format.ParseOpaque(string(token))
+	if err != nil {
+		return Reference{}, fmt.Errorf("%w: %w", ErrInvalidToken, err)
+	}
+	if expected != "" {
+		if _, ok := t.profiles[expected]; !ok {
+			return Reference{}, ErrUnknownProfile
+		}
+	}
+	p, ok := t.profiles[name]
+	if !ok || (expected != "" && expected != name) {
+		return Reference{}, ErrTokenNotFound
+	}
+	return Reference{Profile: &p.Profile, token: token, version: version, block: block}, nil
+}
+
+// inspectShaped is Inspect for a token that is no sealed id. Unless it has to be
+// deciphered its form tells nothing: a profile may have had another format
+// before, or tokens from elsewhere.
+func (t *Tokenizer) inspectShaped(token Token, expected string) (Reference, error) {
+	if len(token) == 0 || len(token) > MaxToken {
+		return Reference{}, ErrInvalidToken
+	}
+	for i := range len(token) {
+		if c := token[i]; c < ' ' || c > '~' {
+			return Reference{}, ErrInvalidToken
+		}
+	}
+	if expected == "" {
+		return Reference{}, ErrProfileRequired
+	}
+	p, ok := t.profiles[expected]
+	if !ok {
+		return Reference{}, ErrUnknownProfile
+	}
+	if p.Mode == FPE && !p.shape.Like(string(token)) {
+		return Reference{}, ErrInvalidToken
+	}
+	return Reference{Profile: &p.Profile, token: token}, nil
+}
+
+// Form says how much of a value is wanted: a part of package format, or one of
+// those below. The zero Form shows nothing.
+type Form struct {
+	part         format.Part
+	full, masked bool
+}
+
+// Forms beside the parts.
+var (
+	Full   = Form{full: true}   // the normal form
+	Masked = Form{masked: true} // the masked form that the data type defines
+)
+
+// PartForm is the form that shows a part alone.
+func PartForm(p format.Part) Form { return Form{part: p} }
+
+// DetokenizeRequest asks for the value behind a token.
+type DetokenizeRequest struct {
+	Reference
+	Form Form
+
+	// RedemptionID, if it isn't "", makes the request one use with the others that
+	// have the same, where uses are counted.
+	RedemptionID string
+}
+
+// DetokenizeResult is what became of one of several requests.
+type DetokenizeResult struct {
+	Value  Value
+	Binary bool // the value is bytes, and no text
+	Err    error
+}
+
+// Detokenize looks up a token, opens its record and returns the value in the
+// form that is wanted. What has to be written, since the use is counted, is added
+// to the unit, which may turn out to be refused with ErrConflict. The result may
+// leave the process only when the event that tells of it is durable.
+//
+// Errors: ErrTokenNotFound, ErrInvalidToken, ErrNoPart, ErrInvalidRedemption,
+// ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
+// that of keystore.Keystore.Keyring, or that of ctx.
+func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req DetokenizeRequest, unit *Unit) (DetokenizeResult, error) {
+	d := new(detokenizing)
+	found, err := d.begin(ctx, t, namespace, []*Reference{&req.Reference})
+	if err != nil {
+		return DetokenizeResult{}, err
+	}
+	result, err := d.one(&req, &found[0])
+	if err == nil {
+		err = d.finish(ctx, unit)
+	}
+	if err != nil {
+		return DetokenizeResult{}, err
+	}
+	return result, result.Err
+}
+
+// DetokenizeAll is Detokenize for many requests and one unit. Each has a result,
+// in the order of the requests; one that is refused fails alone.
+//
+// Errors, of all requests together: ErrUnavailable, that of
+// keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
+// error.
+func (t *Tokenizer) DetokenizeAll(ctx context.Context, namespace string, reqs []DetokenizeRequest, unit *Unit) ([]DetokenizeResult, error) {
+	refs := make([]*Reference, len(reqs))
+	for i := range reqs {
+		refs[i] = &reqs[i].Reference
+	}
+	d := new(detokenizing)
+	found, err := d.begin(ctx, t, namespace, refs)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]DetokenizeResult, len(reqs))
+	for i := range reqs {
+		if results[i], err = d.one(&reqs[i], &found[i]); err != nil {
+			return nil, err
+		}
+	}
+	return results, d.finish(ctx, unit)
+}
+
+// begin looks the tokens up.
+func (d *detokenizing) begin(ctx context.Context, t *Tokenizer, namespace string, refs []*Reference) (found []Found, err error) {
+	if d.ring, err = t.keys.Keyring(ctx, namespace); err != nil {
+		return nil, err
+	}
+	d.t, d.now = t, t.now()
+	return d.find(ctx, refs)
+}
+
+// detokenizing is DetokenizeAll on its way.
+type detokenizing struct {
+	reader
+	now  time.Time
+	used map[uint64]*usage // by record, where uses are counted
+}
+
+// one answers a request. The error is one that concerns all.
+func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeResult, err error) {
+	p := d.t.profiles[req.Profile.Name]
+	value, err := d.value(p, req, f)
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, keystore.ErrKeySpent) {
+		return result, err
+	}
+	if err != nil {
+		return DetokenizeResult{Err: err}, nil
+	}
+	defer clear(value)
+	shown, err := p.show(value, req.Form)
+	return DetokenizeResult{Value: shown, Binary: p.dataType.Binary() && req.Form == Full, Err: err}, nil
+}
+
+// value returns the value of a token in its normal form.
+func (d *detokenizing) value(p *profile, req *DetokenizeRequest, f *Found) ([]byte, error) {
+	if len(req.RedemptionID) > MaxRedemptionID {
+		return nil, &InputError{ErrInvalidRedemption, "is longer than 128 bytes"}
+	}
+	if p.Mode == FPE && errors.Is(f.Err, errNotIndexed) {
+		block, err := d.fpeKey(p)
+		if err != nil {
+			return nil, err
+		}
+		return p.fpe.decipher(nil, block, string(req.token))
+	}
+	if f.Err != nil {
+		return nil, f.Err
+	}
+	if f.Record.MaxUses > 0 && req.Form != Masked {
+		return d.use(p, req, f.Record)
+	}
+	if err := usable(f.Record.stateAt(d.now)); err != nil {
+		return nil, err
+	}
+	secret, err := d.secretOf(f.Record)
+	if err != nil {
+		return nil, err
+	}
+	return f.Record.open(d.ring, secret, partValue)
+}
+
+// show returns a value in a form.
+func (p *profile) show(value []byte, form Form) (Value, error) {
+	switch {
+	case form == Full:
+		return NewValue(string(value)), nil
+	case form == Masked:
+		return NewValue(string(p.dataType.Mask(nil, value))), nil
+	}
+	part, ok := p.dataType.AppendPart(nil, value, form.part)
+	if !ok {
+		return Value{}, ErrNoPart
+	}
+	return NewValue(string(part)), nil
+}
+
+// usable returns the error of a state, nil for Active.
+func usable(s State) error {
+	switch s {
+	case Active:
+		return nil
+	case Revoked:
+		return ErrRevoked
+	case Spent:
+		return ErrSpent
+	case Expired:
+		return ErrExpired
+	}
+	return ErrTokenNotFound
+}
+
+// errNotIndexed says that nothing is known of a token that is no sealed id, not
+// even that it was deleted.
+var errNotIndexed = fmt.Errorf("%w: not in the index", ErrTokenNotFound)
+
+// find looks tokens up. The error of one that is not there, or not of what it
+// claims to be, is ErrTokenNotFound.
+func (r *reader) find(ctx context.Context, refs []*Reference) ([]Found, error) {
+	ids := make([]uint64, len(refs))
+	var one [1][4]byte
+	checks := one[:]
+	if len(refs) > 1 {
+		checks = make([][4]byte, len(refs))
+	}
+	var probes []*probe
+	var shaped []int
+	for i := range refs {
+		if refs[i].version == 0 {
+			p, err := newProbe(r.ring, tokenClaim, tokenContent(refs[i].Profile.Name, string(refs[i].token)))
+			if err != nil {
+				return nil, err
+			}
+			probes, shaped = append(probes, p), append(shaped, i)
+			continue
+		}
+		var err error
+		if ids[i], checks[i], err = r.openID(ctx, refs[i]); err != nil && !errors.Is(err, ErrTokenNotFound) {
+			return nil, err
+		}
+	}
+	if len(probes) > 0 {
+		if err := r.look(ctx, probes...); err != nil {
+			return nil, err
+		}
+	}
+	for k, i := range shaped {
+		var err error
+		if ids[i], err = probes[k].id(); err != nil {
+			return nil, err
+		}
+	}
+	found, err := r.fetch(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range found {
+		found[i].Err = r.match(&found[i], refs[i], checks[i])
+		if refs[i].version == 0 && ids[i] == 0 {
+			found[i].Err = errNotIndexed
+		}
+	}
+	return found, nil
+}
+
+// match says whether what was found is the record of the token.
+func (r *reader) match(f *Found, ref *Reference, check [4]byte) error {
+	if errors.Is(f.Err, ErrNotFound) {
+		return ErrTokenNotFound
+	}
+	if f.Err != nil {
+		return f.Err
+	}
+	record := &f.Record
+	sealed := record.TokenVersion != 0
+	switch {
+	case record.Namespace != r.ring.Namespace(), record.Profile != ref.Profile.Name, record.State == Deleted,
+		sealed != (ref.version != 0), sealed && record.Check != check:
+		return ErrTokenNotFound
+	case sealed:
+		return nil
+	}
+	// Whoever can write to the store could have the index point elsewhere.
+	o, err := r.open(*record)
+	if err != nil {
+		return err
+	}
+	clear(o.value)
+	if o.details.token != string(ref.token) {
+		return fmt.Errorf("%w: the index points to the record of another token", ErrDamaged)
+	}
+	return nil
+}
+
+// openID deciphers a token that is a sealed id.
+func (r *reader) openID(ctx context.Context, ref *Reference) (id uint64, check [4]byte, err error) {
+	id, check, err = openID(r.ring, ref)
+	if !errors.Is(err, keystore.ErrKeyVersion) {
+		return id, check, err
+	}
+	if r.ring, err = r.t.keys.Newer(ctx, r.ring.Namespace(), keystore.Token, ref.version); err != nil {
+		return 0, check, err
+	}
+	if id, check, err = openID(r.ring, ref); errors.Is(err, keystore.ErrKeyVersion) {
+		err = ErrTokenNotFound
+	}
+	return id, check, err
+}

@@ -1,0 +1,219 @@
+package tokenizer
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Swept says what Sweep has found and prepared.
+type Swept struct {
+	Shredded int  // records whose values go
+	Removed  int  // records that go, as far as they can
+	Failed   int  // records that don't parse or open, and are left as they are
+	More     bool // there is more to do by now
+}
+
+// Sweep looks for up to limit things that are due in a namespace, and adds to the
+// unit what is to be done about them: values of tokens that have expired, or are
+// spent for good, are shredded; tokens of which it has been known for long enough
+// that they have expired go; so do idempotency keys whose time is over. It is
+// safe beside everything else: a unit that rests on what has changed meanwhile
+// is refused.
+//
+// Errors: ErrUnavailable, keystore.ErrKeySpent, those of
+// keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
+// error.
+func (t *Tokenizer) Sweep(ctx context.Context, namespace string, limit int, unit *Unit) (Swept, error) {
+	r, err := t.reader(ctx, namespace)
+	if err != nil {
+		return Swept{}, err
+	}
+	now := t.now()
+	prefix := claimPrefix(dueClaim, namespace)
+	claims, err := t.store.Claims(ctx, prefix, nil, limit)
+	if err != nil {
+		return Swept{}, err
+	}
+	s := &sweeping{reader: r, now: now, seen: make(map[uint64]bool)}
+	var ids []uint64
+	for _, c := range claims {
+		d, err := parseDue(c.Key, len(prefix))
+		if err != nil {
+			return Swept{}, err
+		}
+		if d.at.After(now) {
+			break
+		}
+		s.due = append(s.due, d)
+		if d.kind == dueRecord {
+			ids = append(ids, d.id)
+		}
+	}
+	s.result.More = len(s.due) == limit
+	found, err := s.fetch(ctx, ids...)
+	if err != nil {
+		return Swept{}, err
+	}
+	for _, d := range s.due {
+		if d.kind == dueIdempotency {
+			err = s.forget(ctx, d)
+		} else {
+			err = s.record(ctx, d, found[0])
+			found = found[1:]
+		}
+		if err != nil {
+			return Swept{}, err
+		}
+	}
+	unit.Claims = append(unit.Claims, s.unit.Claims...)
+	unit.Updates = append(unit.Updates, s.unit.Updates...)
+	unit.Deletes = append(unit.Deletes, s.unit.Deletes...)
+	return s.result, nil
+}
+
+// due is something that is to be done at a time.
+type due struct {
+	key  []byte
+	at   time.Time
+	kind byte
+	what []byte
+	id   uint64 // of a record
+}
+
+func parseDue(key []byte, prefix int) (due, error) {
+	rest := key[prefix:]
+	if len(rest) < 9 {
+		return due{}, fmt.Errorf("%w: a claim", ErrDamaged)
+	}
+	d := due{key: key, at: time.Unix(int64(binary.BigEndian.Uint64(rest)), 0).UTC(), kind: rest[8], what: rest[9:]}
+	switch {
+	case d.kind == dueIdempotency && len(d.what) > 8:
+		d.what = d.what[:len(d.what)-8]
+		return d, nil
+	case d.kind == dueRecord && len(d.what) == 8:
+		d.id = binary.BigEndian.Uint64(d.what)
+		return d, nil
+	}
+	return due{}, fmt.Errorf("%w: a claim", ErrDamaged)
+}
+
+// sweeping is Sweep on its way.
+type sweeping struct {
+	*reader
+	now    time.Time
+	due    []due
+	seen   map[uint64]bool // records that the unit changes already
+	unit   Unit
+	result Swept
+}
+
+// done adds the claim that has something looked at no more.
+func (s *sweeping) done(d due) {
+	s.unit.Claims = append(s.unit.Claims, Claim{Key: d.key, Old: present})
+}
+
+// forget removes the claim of an idempotency key, unless it has been used anew.
+func (s *sweeping) forget(ctx context.Context, d due) error {
+	held, err := s.t.store.Claimed(ctx, d.what)
+	if err != nil {
+		return err
+	}
+	s.done(d)
+	if held[0] == nil {
+		return nil
+	}
+	_, _, until, err := parseOnce(held[0])
+	if err != nil || until.After(s.now) {
+		return err
+	}
+	s.unit.Claims = append(s.unit.Claims, Claim{Key: d.what, Old: held[0]})
+	return nil
+}
+
+// record does what is due about a record.
+func (s *sweeping) record(ctx context.Context, d due, f Found) error {
+	r := f.Record
+	if s.seen[d.id] {
+		return nil // with the next unit
+	}
+	s.seen[d.id] = true
+	switch {
+	case errors.Is(f.Err, ErrNotFound), f.Err == nil && r.State == Deleted:
+		s.done(d)
+		return nil
+	case f.Err != nil:
+		s.result.Failed++
+		s.done(d) // or it would be in the way of all others for ever
+		return nil
+	}
+	var unit Unit
+	var err error
+	switch expired := r.stateAt(s.now) == Expired; {
+	case expired && !s.now.Before(r.Expires.Add(ExpiredKept)):
+		s.result.Removed++
+		err = s.remove(ctx, r, &unit)
+	case expired, r.State == Spent && len(r.Value) > 0:
+		err = s.shredRecord(ctx, r, expired, &unit)
+	}
+	if errors.Is(err, ErrDamaged) || isErased(err) {
+		s.result.Failed++
+		unit, err = Unit{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if !containsKey(unit.Claims, d.key) {
+		s.done(d)
+	}
+	s.unit.Claims = append(s.unit.Claims, unit.Claims...)
+	s.unit.Updates = append(s.unit.Updates, unit.Updates...)
+	s.unit.Deletes = append(s.unit.Deletes, unit.Deletes...)
+	return nil
+}
+
+func containsKey(claims []Claim, key []byte) bool {
+	for _, c := range claims {
+		if string(c.Key) == string(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// shredRecord adds to the unit what shreds a value and leaves the rest.
+func (s *sweeping) shredRecord(ctx context.Context, r Record, expired bool, unit *Unit) error {
+	o, err := s.open(r)
+	if err != nil {
+		return err
+	}
+	if until := o.details.leased(); !expired && until.After(s.now) {
+		clear(o.value)
+		if until.Equal(r.Expires) {
+			return nil
+		}
+		unit.Claims = append(unit.Claims, Claim{Key: dueKey(r.Namespace, until, dueRecord, idValue(r.ID)), New: present})
+		return nil
+	}
+	if len(o.value) > 0 {
+		s.result.Shredded++
+	}
+	claims, err := s.shred(ctx, o)
+	if err != nil {
+		return err
+	}
+	o.details.redemptions = nil
+	if expired {
+		o.State, o.details.labels = Expired, nil
+		claims = append(claims, Claim{Key: dueKey(r.Namespace, r.Expires.Add(ExpiredKept), dueRecord, idValue(r.ID)), New: present})
+	}
+	after, err := s.seal(o)
+	if err != nil {
+		return err
+	}
+	unit.Claims = append(unit.Claims, claims...)
+	unit.Updates = append(unit.Updates, Update{Old: r, New: after})
+	return nil
+}
