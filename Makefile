@@ -26,8 +26,9 @@ build: ## Build bin/coatcheck
 test: ## Run all tests, with the race detector and in random order
 	go test $(RACE) -shuffle=on -timeout 20m ./...
 
-soak: ## Run the long versions of the tests: crashes, soaks, canaries
+soak: ## Run the long versions of the tests: crashes, canaries, a million tokens of each kind
 	COATCHECK_SOAK=1 go test $(RACE) -count=1 -timeout 60m -run 'Soak|Crash|Canary' ./cmd/...
+	COATCHECK_SOAK=1 go test -count=1 -timeout 60m -run 'EveryFormat|ConvergentRace' ./tokenizer
 
 check: $(CHECKERS) $(PLUGINS) ## Run every static check: format, lint, API, generated code, modules, links
 	.ci/check
