@@ -234,9 +234,9 @@ func valueOf(p *tokenizer.Profile, value string, data []byte) (tokenizer.Value, 
 	return tokenizer.NewValue(value), nil
 }
 
-// detokenize prepares what is revealed, and returns a response for each request
-// that didn't fail.
-func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatcheckv1.DetokenizeRequest, deeds []deed) ([]*coatcheckv1.DetokenizeResponse, error) {
+// detokenize prepares what is revealed, values of at most room bytes together, and
+// returns a response for each request that didn't fail.
+func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatcheckv1.DetokenizeRequest, room int, deeds []deed) ([]*coatcheckv1.DetokenizeResponse, error) {
 	c.event.Namespace = DefaultNamespace
 	asked := make([]tokenizer.DetokenizeRequest, 0, len(reqs))
 	at := make([]int, 0, len(reqs))
@@ -250,7 +250,7 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	if len(asked) == 0 {
 		return responses, nil
 	}
-	results, err := t.tokenizer.DetokenizeAll(ctx, DefaultNamespace, asked, &c.unit)
+	results, err := t.tokenizer.DetokenizeAll(ctx, DefaultNamespace, asked, room, &c.unit)
 	if err != nil {
 		return nil, err
 	}

@@ -136,6 +136,7 @@ var refusals = []refusal{
 	{err: keystore.ErrTooManyKeys, code: codes.ResourceExhausted, reason: "TOO_MANY_KEYS", message: "the class has as many versions as it can; retire some first"},
 	{err: tokenizer.ErrFull, code: codes.ResourceExhausted, reason: "FORMAT_FULL", message: "the profile's format has no token left for this value"},
 	{err: errMessageSize, code: codes.ResourceExhausted, reason: "MESSAGE_TOO_LARGE", message: "a message is larger than one may be"},
+	{err: tokenizer.ErrNoRoom, code: codes.ResourceExhausted, reason: "RESPONSE_TOO_LARGE", message: "the response would be larger than a message may be; ask for fewer"},
 	{err: errTooLarge, code: codes.ResourceExhausted, reason: "RESPONSE_TOO_LARGE", message: "the response would be larger than a message may be; ask for fewer"},
 	{err: keystore.ErrKeySpent, code: codes.ResourceExhausted, reason: "KEY_SPENT", message: "the data key has been used as often as a key may; it has to be rotated"},
 	{err: errOverloaded, code: codes.ResourceExhausted, reason: "OVERLOADED", message: "too many calls in flight", retry: 100 * time.Millisecond},

@@ -12,12 +12,16 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // Bounds of a group: what is taken from a stream at once, and committed together.
 const (
 	maxGroup      = 1024
 	maxGroupBytes = 1 << 20
+
+	// maxGroupValues is how much may be revealed to a group at most, in bytes.
+	maxGroupValues = 32 << 20
 
 	// maxAhead is how much of a stream is in memory at most, in bytes as they come
 	// over the wire, beside the message that is just being read.
@@ -37,7 +41,8 @@ type message interface {
 
 // StreamTokenize answers values in groups.
 func (t *tokenization) StreamTokenize(stream grpc.BidiStreamingServer[coatcheckv1.StreamTokenizeRequest, coatcheckv1.StreamTokenizeResponse]) error {
-	return serveGroups(t.server, stream, func(ctx context.Context, c *call, group []*coatcheckv1.StreamTokenizeRequest) ([]*coatcheckv1.StreamTokenizeResponse, error) {
+	weight := func(*coatcheckv1.StreamTokenizeRequest) int64 { return 0 } // the request is larger than what comes back
+	return serveGroups(t.server, stream, weight, func(ctx context.Context, c *call, group []*coatcheckv1.StreamTokenizeRequest) ([]*coatcheckv1.StreamTokenizeResponse, error) {
 		reqs := make([]*coatcheckv1.TokenizeRequest, len(group))
 		deeds := make([]deed, len(group))
 		for i, m := range group {
@@ -59,14 +64,21 @@ func (t *tokenization) StreamTokenize(stream grpc.BidiStreamingServer[coatcheckv
 
 // StreamDetokenize answers tokens in groups.
 func (t *tokenization) StreamDetokenize(stream grpc.BidiStreamingServer[coatcheckv1.StreamDetokenizeRequest, coatcheckv1.StreamDetokenizeResponse]) error {
-	return serveGroups(t.server, stream, func(ctx context.Context, c *call, group []*coatcheckv1.StreamDetokenizeRequest) ([]*coatcheckv1.StreamDetokenizeResponse, error) {
+	weight := func(m *coatcheckv1.StreamDetokenizeRequest) int64 {
+		ref, err := t.tokenizer.Inspect(tokenizer.Token(m.GetRequest().GetToken()), m.GetRequest().GetProfile())
+		if err != nil {
+			return 0
+		}
+		return int64(ref.Profile.LargestValue())
+	}
+	return serveGroups(t.server, stream, weight, func(ctx context.Context, c *call, group []*coatcheckv1.StreamDetokenizeRequest) ([]*coatcheckv1.StreamDetokenizeResponse, error) {
 		reqs := make([]*coatcheckv1.DetokenizeRequest, len(group))
 		deeds := make([]deed, len(group))
 		for i, m := range group {
 			reqs[i] = m.GetRequest()
 			deeds[i].fail(checkCorrelation(m))
 		}
-		responses, err := t.detokenize(ctx, c, reqs, deeds)
+		responses, err := t.detokenize(ctx, c, reqs, 2*maxGroupValues, deeds)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +114,7 @@ func correlation(m message) string {
 //
 // It ends when the client half-closes and everything is answered, or after the
 // group at hand when the server drains.
-func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingServer[Req, Out], answer func(context.Context, *call, []In) ([]*Out, error)) error {
+func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingServer[Req, Out], weight func(In) int64, answer func(context.Context, *call, []In) ([]*Out, error)) error {
 	ctx := stream.Context()
 	whole := callFrom(ctx)
 	whole.event.Namespace = DefaultNamespace
@@ -110,7 +122,7 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 	ahead := semaphore.NewWeighted(maxAhead)
 	recvCtx, stop := context.WithCancel(ctx)
 	defer stop()
-	go receive(recvCtx, stream, arrived, ahead)
+	go receive(recvCtx, stream, weight, arrived, ahead)
 	for {
 		var next received[In]
 		select {
@@ -152,17 +164,19 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 type received[In any] struct {
 	message In
 	size    int64
+	weight  int64 // of the answer, in bytes at most
 	err     error
 }
 
 // receive reads messages until the stream or its handler has ended. It reads no
 // further ahead than there is room.
-func receive[In message, Req, Out any](ctx context.Context, stream grpc.BidiStreamingServer[Req, Out], arrived chan<- received[In], ahead *semaphore.Weighted) {
+func receive[In message, Req, Out any](ctx context.Context, stream grpc.BidiStreamingServer[Req, Out], weight func(In) int64, arrived chan<- received[In], ahead *semaphore.Weighted) {
 	for {
 		m, err := stream.Recv()
 		r := received[In]{err: receiveError(err)}
 		if err == nil {
 			r.message = any(m).(In)
+			r.weight = weight(r.message)
 			r.size = min(int64(proto.Size(any(m).(proto.Message)))+messageOverhead, maxAhead)
 			if ahead.Acquire(ctx, r.size) != nil {
 				return
@@ -193,12 +207,14 @@ func receiveError(err error) error {
 // gather returns a group: the message at hand and those that have arrived behind
 // it; and why there are no more, if there aren't.
 func gather[In any](next received[In], arrived <-chan received[In]) (group []In, size int64, last error) {
+	weight := int64(0)
 	for {
 		if next.err != nil {
 			return group, size, next.err
 		}
 		group = append(group, next.message)
-		if size += next.size; len(group) == maxGroup || size >= maxGroupBytes {
+		size, weight = size+next.size, weight+next.weight
+		if len(group) == maxGroup || size >= maxGroupBytes || weight >= maxGroupValues {
 			return group, size, nil
 		}
 		select {

@@ -39,7 +39,7 @@ func (t *tokenization) Tokenize(ctx context.Context, req *coatcheckv1.TokenizeRe
 func (t *tokenization) Detokenize(ctx context.Context, req *coatcheckv1.DetokenizeRequest) (*coatcheckv1.DetokenizeResponse, error) {
 	c := callFrom(ctx)
 	deeds := newDeeds(1)
-	responses, err := t.detokenize(ctx, c, []*coatcheckv1.DetokenizeRequest{req}, deeds)
+	responses, err := t.detokenize(ctx, c, []*coatcheckv1.DetokenizeRequest{req}, tokenizer.MaxValue, deeds)
 	if err = c.tell(&deeds[0], err); err != nil {
 		return nil, err
 	}
@@ -93,29 +93,23 @@ func (t *tokenization) BatchDetokenize(ctx context.Context, req *coatcheckv1.Bat
 		return nil, errBatchSize
 	}
 	deeds := newDeeds(len(req.GetItems()))
-	responses, err := t.detokenize(ctx, c, req.GetItems(), deeds)
+	// An answer that doesn't fit would be refused by grpc after the event has said
+	// that it was given.
+	room := max(t.server.limits.MessageSize-responseReserve*len(deeds), 0)
+	responses, err := t.detokenize(ctx, c, req.GetItems(), room, deeds)
 	if err != nil {
 		return nil, err
 	}
+	c.tellAll(deeds)
 	resp := &coatcheckv1.BatchDetokenizeResponse{Results: make([]*coatcheckv1.DetokenizeResult, len(deeds))}
-	// An answer that doesn't fit would be refused by grpc after the event has said
-	// that it was given.
-	room := t.server.limits.MessageSize - responseReserve*len(deeds)
 	for i := range deeds {
-		if deeds[i].err == nil {
-			if room -= proto.Size(responses[i]); room < 0 {
-				deeds[i].fail(errTooLarge)
-			}
-		}
 		resp.Results[i] = detokenizeResult(responses[i], &deeds[i])
 	}
-	c.tellAll(deeds)
-	return resp, nil
+	return resp, t.fits(resp)
 }
 
-// responseReserve is what a result takes in an answer beside its value, in bytes:
-// at most that of an error.
-const responseReserve = 320
+// responseReserve is what a result takes in an answer beside its value, in bytes.
+const responseReserve = 24
 
 // detokenizeResult returns the result of a deed.
 func detokenizeResult(response *coatcheckv1.DetokenizeResponse, d *deed) *coatcheckv1.DetokenizeResult {

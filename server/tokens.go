@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -93,6 +94,9 @@ func (t *tokens) ListTokens(ctx context.Context, req *coatcheckv1.ListTokensRequ
 		messages, err := t.tellOf(ctx, c, page.Tokens)
 		if err != nil {
 			return nil, err
+		}
+		if page.Damaged > 0 {
+			c.defect = fmt.Errorf("%w: %d records are left out of a list", tokenizer.ErrDamaged, page.Damaged)
 		}
 		resp := &coatcheckv1.ListTokensResponse{Tokens: messages, NextPageToken: page.Next}
 		if err := t.fits(resp); err == nil || limit == 1 {

@@ -116,59 +116,50 @@ type DetokenizeResult struct {
 // ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
 // that of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req DetokenizeRequest, unit *Unit) (DetokenizeResult, error) {
-	d := new(detokenizing)
-	found, err := d.begin(ctx, t, namespace, []*Reference{&req.Reference})
+	results, err := t.DetokenizeAll(ctx, namespace, []DetokenizeRequest{req}, MaxValue, unit)
 	if err != nil {
 		return DetokenizeResult{}, err
 	}
-	result, err := d.one(&req, &found[0])
-	if err == nil {
-		err = d.finish(ctx, unit)
-	}
-	if err != nil {
-		return DetokenizeResult{}, err
-	}
-	return result, result.Err
+	return results[0], results[0].Err
 }
 
 // DetokenizeAll is Detokenize for many requests and one unit. Each has a result,
-// in the order of the requests; one that is refused fails alone.
+// in the order of the requests; one that is refused fails alone. Together the
+// values have at most room bytes: those that have no room left are ErrNoRoom, and
+// no use of their tokens.
 //
 // Errors, of all requests together: ErrUnavailable, that of
 // keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
 // error.
-func (t *Tokenizer) DetokenizeAll(ctx context.Context, namespace string, reqs []DetokenizeRequest, unit *Unit) ([]DetokenizeResult, error) {
+func (t *Tokenizer) DetokenizeAll(ctx context.Context, namespace string, reqs []DetokenizeRequest, room int, unit *Unit) ([]DetokenizeResult, error) {
 	refs := make([]*Reference, len(reqs))
 	for i := range reqs {
 		refs[i] = &reqs[i].Reference
 	}
-	d := new(detokenizing)
-	found, err := d.begin(ctx, t, namespace, refs)
+	ring, err := t.keys.Keyring(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
+	d := &detokenizing{reader: reader{t: t, ring: ring}, now: t.now(), room: room}
 	results := make([]DetokenizeResult, len(reqs))
-	for i := range reqs {
-		if results[i], err = d.one(&reqs[i], &found[i]); err != nil {
-			return nil, err
-		}
+	err = d.find(ctx, refs, func(i int, f *Found) (err error) {
+		results[i], err = d.one(&reqs[i], f)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return results, d.finish(ctx, unit)
 }
 
-// begin looks the tokens up.
-func (d *detokenizing) begin(ctx context.Context, t *Tokenizer, namespace string, refs []*Reference) (found []Found, err error) {
-	if d.ring, err = t.keys.Keyring(ctx, namespace); err != nil {
-		return nil, err
-	}
-	d.t, d.now = t, t.now()
-	return d.find(ctx, refs)
-}
+// ErrNoRoom says that a value is left out since there is no room for it.
+var ErrNoRoom = errors.New("tokenizer: no room for the value")
 
 // detokenizing is DetokenizeAll on its way.
 type detokenizing struct {
 	reader
 	now  time.Time
+	room int               // bytes that are left for values
 	used map[uint64]*usage // by record, where uses are counted
 }
 
@@ -184,11 +175,17 @@ func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeR
 	}
 	defer clear(value)
 	shown, err := p.show(value, req.Form)
+	if d.room -= len(shown.Reveal()); d.room < 0 {
+		return DetokenizeResult{Err: ErrNoRoom}, nil
+	}
 	return DetokenizeResult{Value: shown, Binary: p.dataType.Binary() && req.Form == Full, Err: err}, nil
 }
 
 // value returns the value of a token in its normal form.
 func (d *detokenizing) value(p *profile, req *DetokenizeRequest, f *Found) ([]byte, error) {
+	if d.room < 0 {
+		return nil, ErrNoRoom
+	}
 	if len(req.RedemptionID) > MaxRedemptionID {
 		return nil, &InputError{ErrInvalidRedemption, "is longer than 128 bytes"}
 	}
@@ -249,9 +246,9 @@ func usable(s State) error {
 // even that it was deleted.
 var errNotIndexed = fmt.Errorf("%w: not in the index", ErrTokenNotFound)
 
-// find looks tokens up. The error of one that is not there, or not of what it
-// claims to be, is ErrTokenNotFound.
-func (r *reader) find(ctx context.Context, refs []*Reference) ([]Found, error) {
+// find looks tokens up and hands on what is found with its place. The error of one
+// that is not there, or not of what it claims to be, is ErrTokenNotFound.
+func (r *reader) find(ctx context.Context, refs []*Reference, do func(i int, f *Found) error) error {
 	ids := make([]uint64, len(refs))
 	var one [1][4]byte
 	checks := one[:]
@@ -264,38 +261,34 @@ func (r *reader) find(ctx context.Context, refs []*Reference) ([]Found, error) {
 		if refs[i].version == 0 {
 			p, err := newProbe(r.ring, tokenClaim, tokenContent(refs[i].Profile.Name, string(refs[i].token)))
 			if err != nil {
-				return nil, err
+				return err
 			}
 			probes, shaped = append(probes, p), append(shaped, i)
 			continue
 		}
 		var err error
 		if ids[i], checks[i], err = r.openID(ctx, refs[i]); err != nil && !errors.Is(err, ErrTokenNotFound) {
-			return nil, err
+			return err
 		}
 	}
 	if len(probes) > 0 {
 		if err := r.look(ctx, probes...); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for k, i := range shaped {
 		var err error
 		if ids[i], err = probes[k].id(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	found, err := r.fetch(ctx, ids...)
-	if err != nil {
-		return nil, err
-	}
-	for i := range found {
-		found[i].Err = r.match(&found[i], refs[i], checks[i])
+	return r.each(ctx, ids, func(i int, f *Found) error {
+		f.Err = r.match(f, refs[i], checks[i])
 		if refs[i].version == 0 && ids[i] == 0 {
-			found[i].Err = errNotIndexed
+			f.Err = errNotIndexed
 		}
-	}
-	return found, nil
+		return do(i, f)
+	})
 }
 
 // match says whether what was found is the record of the token.

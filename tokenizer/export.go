@@ -27,6 +27,9 @@ type ExportedPage struct {
 // either, or that there are none.
 var ErrNotExportable = errors.New("tokenizer: profile can't be exported")
 
+// errEnough ends a page before all that was found for it.
+var errEnough = errors.New("tokenizer: enough")
+
 // maxExport is after how many bytes of values a page ends.
 const maxExport = 1 << 20
 
@@ -53,21 +56,18 @@ func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string,
 	if err != nil {
 		return ExportedPage{}, err
 	}
-	found, next, err := r.page(ctx, ListRequest{Profile: profile, Limit: limit}, after)
+	ids, next, err := r.page(ctx, ListRequest{Profile: profile, Limit: limit}, after)
 	if err != nil {
 		return ExportedPage{}, err
 	}
 	var result ExportedPage
-	size, last := 0, after
-	for _, f := range found {
+	size := 0
+	err = r.each(ctx, ids, func(i int, f *Found) error {
 		if size >= maxExport {
-			// There are large values: the page ends here, and the rest is read again.
-			next = last
-			break
+			return errEnough
 		}
-		last = max(last, f.Record.ID)
 		if errors.Is(f.Err, ErrNotFound) {
-			continue
+			return nil
 		}
 		var value Value
 		info, ok, err := r.infoIf(f, func(o *opened) bool {
@@ -75,13 +75,16 @@ func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string,
 			state := o.stateAt(t.now())
 			return o.Profile == profile && (state == Active || state == Revoked)
 		})
-		if err != nil {
-			return ExportedPage{}, err
-		}
 		if ok {
-			size += len(value.Reveal())
 			result.Tokens = append(result.Tokens, Exported{info, value, p.dataType.Binary()})
+			if size += len(value.Reveal()); size >= maxExport && i+1 < len(ids) {
+				next = ids[i] // there are large values: the page ends here
+			}
 		}
+		return err
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return ExportedPage{}, err
 	}
 	if next != 0 {
 		result.Next = sealPage(r.ring, next, query)

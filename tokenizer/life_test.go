@@ -52,14 +52,28 @@ func (k kit) sweep(t testing.TB) (total tokenizer.Swept) {
 	return total
 }
 
-// record returns the record with the largest id.
+// records returns the records of a profile.
+func (k kit) records(t testing.TB, profile string) (records []tokenizer.Record) {
+	t.Helper()
+	scanned, err := k.store.Scan(t.Context(), namespace, profile, 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := k.store.Records(t.Context(), scanned.IDs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		records = append(records, f.Record)
+	}
+	return records
+}
+
+// last returns the record with the largest id.
 func (k kit) last(t testing.TB) tokenizer.Record {
 	t.Helper()
-	scanned, err := k.store.Scan(t.Context(), namespace, "", 0, 1000)
-	if err != nil || len(scanned.Records) == 0 {
-		t.Fatalf("%d records, %v", len(scanned.Records), err)
-	}
-	return scanned.Records[len(scanned.Records)-1]
+	records := k.records(t, "")
+	return records[len(records)-1]
 }
 
 // redeem reveals a token with a redemption id.
@@ -200,7 +214,7 @@ func TestUsesInABatch(t *testing.T) {
 	reqs = append(reqs, tokenizer.DetokenizeRequest{Reference: ref, Form: tokenizer.PartForm(format.PartLast4)})
 	var results []tokenizer.DetokenizeResult
 	err = k.attempt(t.Context(), func(unit *tokenizer.Unit) (err error) {
-		results, err = k.DetokenizeAll(t.Context(), namespace, reqs, unit)
+		results, err = k.DetokenizeAll(t.Context(), namespace, reqs, tokenizer.MaxValue, unit)
 		return err
 	})
 	if err != nil {
@@ -279,9 +293,8 @@ func TestDeleteLeavesNothing(t *testing.T) {
 		if err != nil || len(claims) != 1 || claims[0].Key[0] != 's' { // the subject is known still
 			t.Fatalf("claims are left: %q, %v", claims, err)
 		}
-		scanned, err := k.store.Scan(t.Context(), namespace, "note", 0, 10)
-		if err != nil || len(scanned.Records) != 0 {
-			t.Fatalf("records are left: %+v, %v", scanned.Records, err)
+		if left := k.records(t, "note"); len(left) != 0 {
+			t.Fatalf("records are left: %+v", left)
 		}
 	}
 }
@@ -422,16 +435,13 @@ func TestSubjectsSecretShreds(t *testing.T) {
 	k.rotate(t, keystore.Data) // half of them under another key
 	k.resealAll(t)
 	// The name of a subject stands nowhere in clear.
-	scanned, err := k.store.Scan(t.Context(), namespace, "", 0, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := k.records(t, "")
 	var alice *tokenizer.Record
 	subjects := 0
-	for i, r := range scanned.Records {
+	for i, r := range all {
 		if r.Profile == "" {
 			if subjects++; alice == nil {
-				alice = &scanned.Records[i] // the first to be named
+				alice = &all[i] // the first to be named
 			}
 		}
 		stored, err := r.AppendBinary(nil)
@@ -461,7 +471,7 @@ func TestSubjectsSecretShreds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var none [keystore.SubjectSecretSize]byte
-	for _, r := range scanned.Records {
+	for _, r := range all {
 		if r.Subject != alice.ID {
 			continue
 		}

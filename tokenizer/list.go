@@ -27,15 +27,16 @@ type ListRequest struct {
 
 // Listed is a page of tokens.
 type Listed struct {
-	Tokens []TokenInfo
-	Next   string // "" if this is the last page
+	Tokens  []TokenInfo
+	Next    string // "" if this is the last page
+	Damaged int    // records that don't parse or open, and are left out
 }
 
 // List returns tokens in the order in which they were made. A page may have fewer
 // than the limit without being the last.
 //
 // Errors: ErrUnknownProfile, ErrInvalidPage, ErrInvalidSubject,
-// ErrInvalidMetadata, ErrDamaged, ErrUnavailable, that of
+// ErrInvalidMetadata, ErrUnavailable, that of
 // keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) List(ctx context.Context, namespace string, req ListRequest) (Listed, error) {
 	if _, ok := t.profiles[req.Profile]; !ok {
@@ -57,22 +58,27 @@ func (t *Tokenizer) List(ctx context.Context, namespace string, req ListRequest)
 	if err != nil {
 		return Listed{}, err
 	}
-	found, next, err := r.page(ctx, req, after)
+	ids, next, err := r.page(ctx, req, after)
 	if err != nil {
 		return Listed{}, err
 	}
 	var page Listed
-	for _, f := range found {
+	err = r.each(ctx, ids, func(_ int, f *Found) error {
 		if errors.Is(f.Err, ErrNotFound) {
-			continue
+			return nil
 		}
 		info, ok, err := r.infoIf(f, func(o *opened) bool { return o.Profile == req.Profile })
-		if err != nil {
-			return Listed{}, err
+		if errors.Is(err, ErrDamaged) {
+			page.Damaged++
+			return nil
 		}
 		if ok && hasLabels(info.Metadata, req.Metadata) {
 			page.Tokens = append(page.Tokens, info)
 		}
+		return err
+	})
+	if err != nil {
+		return Listed{}, err
 	}
 	if next != 0 {
 		page.Next = sealPage(r.ring, next, query)
@@ -80,9 +86,9 @@ func (t *Tokenizer) List(ctx context.Context, namespace string, req ListRequest)
 	return page, nil
 }
 
-// page reads the records of a page, and returns behind which id the next begins,
+// page returns the ids of the records of a page, and behind which the next begins,
 // 0 if there is none.
-func (r *reader) page(ctx context.Context, req ListRequest, after uint64) ([]Found, uint64, error) {
+func (r *reader) page(ctx context.Context, req ListRequest, after uint64) ([]uint64, uint64, error) {
 	if req.Subject != "" {
 		return r.pageOf(ctx, req, after)
 	}
@@ -90,16 +96,11 @@ func (r *reader) page(ctx context.Context, req ListRequest, after uint64) ([]Fou
 	if err != nil {
 		return nil, 0, err
 	}
-	ids := make([]uint64, len(scanned.Records))
-	for i, record := range scanned.Records {
-		ids[i] = record.ID
-	}
-	found, err := r.fetch(ctx, ids...) // with the keys and subjects that it takes
-	return found, scanned.Next, err
+	return scanned.IDs, scanned.Next, nil
 }
 
 // pageOf is page for the records about a subject.
-func (r *reader) pageOf(ctx context.Context, req ListRequest, after uint64) ([]Found, uint64, error) {
+func (r *reader) pageOf(ctx context.Context, req ListRequest, after uint64) ([]uint64, uint64, error) {
 	s, err := r.findSubject(ctx, req.Subject)
 	if err != nil || s == nil {
 		if isErased(err) {
@@ -125,8 +126,7 @@ func (r *reader) pageOf(ctx context.Context, req ListRequest, after uint64) ([]F
 	if len(claims) < req.Limit {
 		next = 0
 	}
-	found, err := r.fetch(ctx, ids...)
-	return found, next, err
+	return ids, next, nil
 }
 
 // hasLabels says whether there are all labels that are wanted.

@@ -52,14 +52,20 @@ func (r *reader) info(o *opened, now time.Time) (TokenInfo, error) {
 
 // findOne looks a token up and opens its record.
 func (r *reader) findOne(ctx context.Context, ref Reference) (*opened, error) {
-	found, err := r.find(ctx, []*Reference{&ref})
-	if err == nil {
-		err = found[0].Err
-	}
+	f, err := r.findRecord(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	return r.open(found[0].Record)
+	return r.open(f)
+}
+
+// findRecord looks a token up.
+func (r *reader) findRecord(ctx context.Context, ref Reference) (record Record, err error) {
+	err = r.find(ctx, []*Reference{&ref}, func(_ int, f *Found) error {
+		record = f.Record
+		return f.Err
+	})
+	return record, err
 }
 
 // Get returns what is known of a token, whatever has become of it.
@@ -182,14 +188,11 @@ func (t *Tokenizer) Delete(ctx context.Context, namespace string, ref Reference,
 	if err != nil {
 		return err
 	}
-	found, err := r.find(ctx, []*Reference{&ref})
-	if err == nil {
-		err = found[0].Err
-	}
+	record, err := r.findRecord(ctx, ref)
 	if err != nil {
 		return err
 	}
-	return r.remove(ctx, found[0].Record, unit)
+	return r.remove(ctx, record, unit)
 }
 
 // ErrNoLookup says that tokens of the profile can't be found by their values.
@@ -223,29 +226,20 @@ func (t *Tokenizer) Lookup(ctx context.Context, namespace, profile string, raw V
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.fetch(ctx, ids...)
-	if err != nil {
-		return nil, err
-	}
 	var infos []TokenInfo
-	for _, f := range found {
-		if len(infos) == MaxFound {
-			break
-		}
-		if errors.Is(f.Err, ErrNotFound) {
-			continue // deleted meanwhile
+	err = r.each(ctx, ids, func(_ int, f *Found) error {
+		if len(infos) == MaxFound || errors.Is(f.Err, ErrNotFound) {
+			return nil // enough, or deleted meanwhile
 		}
 		info, same, err := r.infoIf(f, func(o *opened) bool {
 			return o.Profile == profile && subtle.ConstantTimeCompare(o.value, value) == 1
 		})
-		if err != nil {
-			return nil, err
-		}
 		if same {
 			infos = append(infos, info)
 		}
-	}
-	return infos, nil
+		return err
+	})
+	return infos, err
 }
 
 // lookupIDs returns the ids of the records of a value, the newest first, a few
@@ -285,7 +279,7 @@ func (r *reader) lookupIDs(ctx context.Context, content []byte) (ids []uint64, e
 
 // infoIf returns what is known of the token of a record, if it is there and
 // wanted.
-func (r *reader) infoIf(f Found, wanted func(*opened) bool) (info TokenInfo, ok bool, err error) {
+func (r *reader) infoIf(f *Found, wanted func(*opened) bool) (info TokenInfo, ok bool, err error) {
 	if f.Err != nil {
 		return TokenInfo{}, false, f.Err
 	}

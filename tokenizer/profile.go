@@ -111,6 +111,19 @@ func (p Profile) kind() (format.Type, bool) {
 	return t, err == nil
 }
 
+// LargestValue returns how large a value of the profile can be, in bytes; of most
+// types it is less.
+func (p Profile) LargestValue() int {
+	t, ok := p.kind()
+	switch {
+	case ok && t.Binary():
+		return MaxValue
+	case ok && t.Name() == "text":
+		return format.MaxText
+	}
+	return 1 << 10
+}
+
 // Binary says whether values of the profile are bytes, and no text.
 func (p Profile) Binary() bool {
 	t, ok := p.kind()

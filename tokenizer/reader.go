@@ -50,6 +50,26 @@ func (r *reader) look(ctx context.Context, probes ...*probe) error {
 	return nil
 }
 
+// atOnce is how many records are in memory at once at most, where many are gone
+// through: of the largest values, 64 MiB.
+const atOnce = 64
+
+// each fetches records some at a time and hands on each with its place.
+func (r *reader) each(ctx context.Context, ids []uint64, do func(i int, f *Found) error) error {
+	for from := 0; from < len(ids); from += atOnce {
+		found, err := r.fetch(ctx, ids[from:min(from+atOnce, len(ids))]...)
+		if err != nil {
+			return err
+		}
+		for i := range found {
+			if err := do(from+i, &found[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // fetch reads records, and those of their subjects, and takes over newer keys if
 // that is what it takes to open them. Records move from key to key, so either
 // the record or the keyring at hand may be behind the other.

@@ -40,24 +40,25 @@ func (t *Tokenizer) Reindex(ctx context.Context, namespace string, after []byte,
 			return Reindexed{}, err
 		}
 	}
-	found, err := r.fetch(ctx, ids...)
-	if err != nil {
-		return Reindexed{}, err
-	}
 	result := Reindexed{Next: claims[len(claims)-1].Key}
 	var moved []Claim
-	for i, c := range claims {
-		key, err := r.renewedKey(c, found[i])
+	err = r.each(ctx, ids, func(i int, f *Found) error {
+		c := &claims[i]
+		key, err := r.renewedKey(c, f)
 		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) || isErased(err) {
 			result.Failed++
-			continue
+			return nil
 		}
 		if err != nil {
-			return Reindexed{}, err
+			return err
 		}
 		result.Moved++
 		moved = append(moved, Claim{Key: c.Key, Old: c.Value},
 			Claim{Key: key, New: c.Value, Under: underOf(r.ring, claimKind(c.Key[0]))})
+		return nil
+	})
+	if err != nil {
+		return Reindexed{}, err
 	}
 	unit.Claims = append(unit.Claims, moved...)
 	return result, nil
@@ -101,13 +102,13 @@ func claimedID(c Claimed) (uint64, error) {
 }
 
 // renewedKey returns the key of a claim under the active version.
-func (r *reader) renewedKey(c Claimed, f Found) ([]byte, error) {
+func (r *reader) renewedKey(c *Claimed, f *Found) ([]byte, error) {
 	if f.Err != nil {
 		return nil, f.Err
 	}
 	kind := claimKind(c.Key[0])
 	if kind == subjectClaim {
-		s, err := openSubject(r.ring, f)
+		s, err := openSubject(r.ring, *f)
 		if err != nil {
 			return nil, err
 		}

@@ -74,8 +74,8 @@ type Store interface {
 	Claims(ctx context.Context, prefix, after []byte, limit int) ([]Claimed, error)
 
 	// Scan goes through the records with ids above after, in order, and returns
-	// up to limit of those that are of the namespace and, unless it is "", of the
-	// profile.
+	// the ids of up to limit of those that are of the namespace and, unless it is
+	// "", of the profile.
 	//
 	// Errors: ErrUnavailable, or that of ctx.
 	Scan(ctx context.Context, namespace, profile string, after uint64, limit int) (Scanned, error)
@@ -222,7 +222,7 @@ type Found struct {
 
 // Scanned is what a Store found among its records.
 type Scanned struct {
-	Records []Record
+	IDs []uint64
 
 	// Next is where to go on: how far it was looked, which is further than before
 	// even if nothing was found. It is 0 when there are no more records.

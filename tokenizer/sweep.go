@@ -53,20 +53,16 @@ func (t *Tokenizer) Sweep(ctx context.Context, namespace string, limit int, unit
 		}
 	}
 	s.result.More = len(s.due) == limit
-	found, err := s.fetch(ctx, ids...)
-	if err != nil {
-		return Swept{}, err
-	}
+	var records []due
 	for _, d := range s.due {
-		if d.kind == dueIdempotency {
-			err = s.forget(ctx, d)
-		} else {
-			err = s.record(ctx, d, found[0])
-			found = found[1:]
-		}
-		if err != nil {
+		if d.kind == dueRecord {
+			records = append(records, d)
+		} else if err := s.forget(ctx, d); err != nil {
 			return Swept{}, err
 		}
+	}
+	if err := s.each(ctx, ids, func(i int, f *Found) error { return s.record(ctx, records[i], f) }); err != nil {
+		return Swept{}, err
 	}
 	unit.Claims = append(unit.Claims, s.unit.Claims...)
 	unit.Updates = append(unit.Updates, s.unit.Updates...)
@@ -134,7 +130,7 @@ func (s *sweeping) forget(ctx context.Context, d due) error {
 }
 
 // record does what is due about a record.
-func (s *sweeping) record(ctx context.Context, d due, f Found) error {
+func (s *sweeping) record(ctx context.Context, d due, f *Found) error {
 	r := f.Record
 	if s.seen[d.id] {
 		return nil // with the next unit

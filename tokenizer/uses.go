@@ -38,8 +38,12 @@ func (d *detokenizing) use(p *profile, req *DetokenizeRequest, record Record) ([
 	if err := usable(state); err != nil {
 		return nil, err
 	}
-	if _, err := p.show(u.value, req.Form); err != nil {
+	shown, err := p.show(u.value, req.Form)
+	if err != nil {
 		return nil, err // what can't be shown is no use
+	}
+	if len(shown.Reveal()) > d.room {
+		return nil, ErrNoRoom
 	}
 	u.changed = true
 	u.Uses++

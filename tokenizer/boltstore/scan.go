@@ -15,8 +15,13 @@ import (
 // that stays open keeps the file from using free pages again.
 const maxScan = 4096
 
+// maxOutdated is after how many bytes of records Outdated has found enough,
+// whatever the limit: there may be large values.
+const maxOutdated = 32 << 20
+
 // Outdated goes through the records in the order of ids.
 func (s *Store) Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (found tokenizer.Outdated, err error) {
+	size := 0
 	found.Next, err = s.scan(ctx, after, func(id uint64, stored []byte) (more bool) {
 		head, err := tokenizer.ParseRecordHead(id, stored)
 		if err == nil && (head.Namespace != namespace || head.KeyVersion == version) {
@@ -28,7 +33,8 @@ func (s *Store) Outdated(ctx context.Context, namespace string, version uint32, 
 			return true
 		}
 		found.Records = append(found.Records, record)
-		return len(found.Records) < limit
+		size += len(stored)
+		return len(found.Records) < limit && size < maxOutdated
 	})
 	return found, err
 }
@@ -40,10 +46,8 @@ func (s *Store) Scan(ctx context.Context, namespace, profile string, after uint6
 		if err != nil || head.Namespace != namespace || profile != "" && head.Profile != profile {
 			return true
 		}
-		if record, err := tokenizer.ParseRecord(id, stored); err == nil {
-			found.Records = append(found.Records, record)
-		}
-		return len(found.Records) < limit
+		found.IDs = append(found.IDs, id)
+		return len(found.IDs) < limit
 	})
 	return found, err
 }

@@ -54,15 +54,10 @@ func testScan(t *testing.T, h Harness) {
 		var ids []uint64
 		for after := uint64(0); ; {
 			found, err := s.Scan(ctx, row.namespace, row.profile, after, row.limit)
-			if err != nil || len(found.Records) > row.limit {
-				t.Fatalf("Scan: %d records, %v", len(found.Records), err)
+			if err != nil || len(found.IDs) > row.limit {
+				t.Fatalf("Scan: %d records, %v", len(found.IDs), err)
 			}
-			for _, r := range found.Records {
-				if !r.Equal(unit.Records[r.ID-first]) {
-					t.Fatalf("Scan found %+v", r)
-				}
-				ids = append(ids, r.ID)
-			}
+			ids = append(ids, found.IDs...)
 			if found.Next == 0 {
 				break
 			}
@@ -76,7 +71,7 @@ func testScan(t *testing.T, h Harness) {
 		}
 	}
 	for _, after := range []uint64{first + n - 1, 1<<64 - 1} {
-		if found, err := s.Scan(ctx, "default", "", after, 10); err != nil || len(found.Records) != 0 || found.Next != 0 {
+		if found, err := s.Scan(ctx, "default", "", after, 10); err != nil || len(found.IDs) != 0 || found.Next != 0 {
 			t.Errorf("behind the last: %+v, %v", found, err)
 		}
 	}

@@ -133,7 +133,7 @@ func testNotFound(t *testing.T, h Harness) {
 		wantNoRecord(t, s, id)
 	}
 	wantClaim(t, s, "k", "")
-	if found, err := s.Scan(ctx, "default", "", 0, 10); err != nil || len(found.Records) != 0 || found.Next != 0 {
+	if found, err := s.Scan(ctx, "default", "", 0, 10); err != nil || len(found.IDs) != 0 || found.Next != 0 {
 		t.Errorf("Scan: %+v, %v", found, err)
 	}
 	if found, err := s.Claims(ctx, nil, nil, 10); err != nil || len(found) != 0 {
