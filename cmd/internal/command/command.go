@@ -19,6 +19,7 @@ import (
 
 // Env is the world that a command sees.
 type Env struct {
+	Stdin          io.Reader // that of the process if it is nil
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Version        string
@@ -49,7 +50,8 @@ func Run(ctx context.Context, args []string, env Env) int {
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(env), devCommand(env), checkConfigCommand(env), keygenCommand(env),
-		keysCommand(env), vaultSetupCommand(env), versionCommand(env))
+		keysCommand(env), tokenizeCommand(env), detokenizeCommand(env), exportCommand(env), importCommand(env),
+		vaultSetupCommand(env), versionCommand(env))
 	markUsage(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -1,0 +1,162 @@
+package rows
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// columnsOf returns the column of each field, from 0; -1 for one that isn't there
+// and is optional. A name comes before a number.
+func columnsOf(fields, names []string, header, optional bool) ([]int, error) {
+	columns := make([]int, len(fields))
+	for i, field := range fields {
+		columns[i] = -1
+		for c, name := range names {
+			if name != field {
+				continue
+			}
+			if columns[i] >= 0 {
+				return nil, fmt.Errorf("column %q is there twice", field)
+			}
+			columns[i] = c
+		}
+		if columns[i] >= 0 {
+			continue
+		}
+		n, err := strconv.Atoi(field)
+		if err != nil && optional {
+			continue
+		}
+		if err != nil || n < 1 || header && n > len(names) {
+			// What the file has instead is not told: without a header that would
+			// be values.
+			return nil, fmt.Errorf("column %q: %w", field, ErrField)
+		}
+		columns[i] = n - 1
+	}
+	for i, c := range columns {
+		for k := range i {
+			if c >= 0 && columns[k] == c {
+				return nil, fmt.Errorf("%q and %q are the same column", fields[k], fields[i])
+			}
+		}
+	}
+	return columns, nil
+}
+
+// cellScanner cuts a record, which may have several lines, into cells. Its zero
+// value is ready for a record.
+type cellScanner struct {
+	at, start int
+	state     cellState
+	bad       bool
+	cells     []span
+}
+
+// cellState is where in a cell the scanner is.
+type cellState int
+
+const (
+	cellBegin cellState = iota
+	cellBare
+	cellQuoted
+	cellQuoteInside // a quote that ends the cell or is the first of two
+)
+
+// line goes on with what the record has grown by, a line. It says whether the
+// record ends there, and returns its cells; none if it is not CSV.
+func (s *cellScanner) line(raw []byte, comma byte) (cells []span, done bool) {
+	end := len(content(raw))
+	for ; s.at < end; s.at++ {
+		c := raw[s.at]
+		switch s.state {
+		case cellBegin, cellBare:
+			switch {
+			case c == comma:
+				s.cut(s.at)
+			case c == '"' && s.state == cellBegin:
+				s.state = cellQuoted
+			case c == '"':
+				s.bad, s.state = true, cellBare
+			default:
+				s.state = cellBare
+			}
+		case cellQuoted:
+			if c == '"' {
+				s.state = cellQuoteInside
+			}
+		case cellQuoteInside:
+			switch c {
+			case '"':
+				s.state = cellQuoted
+			case comma:
+				s.cut(s.at)
+			default:
+				s.bad, s.state = true, cellBare
+			}
+		}
+	}
+	if s.state == cellQuoted {
+		s.at = len(raw)
+		return nil, false
+	}
+	s.cut(end)
+	if s.bad {
+		return nil, true
+	}
+	return s.cells, true
+}
+
+// cut ends a cell.
+func (s *cellScanner) cut(end int) {
+	s.cells = append(s.cells, span{s.start, end})
+	s.start, s.state = end+1, cellBegin
+}
+
+// takeCells finds the fields of a record.
+func (r *Row) takeCells(cells []span) {
+	if cells == nil {
+		r.Problem = "is not CSV: a quote is where none can be, or is not closed"
+		return
+	}
+	r.cells = len(cells)
+	if r.format.width == 0 {
+		r.format.width = len(cells)
+	}
+	if len(cells) != r.format.width {
+		r.Problem = fmt.Sprintf("has %d columns and not %d", len(cells), r.format.width)
+		return
+	}
+	for i, c := range r.format.columns {
+		if c < 0 {
+			continue
+		}
+		if c >= len(cells) {
+			r.Problem = fmt.Sprintf("has no column %d", c+1)
+			return
+		}
+		r.Fields[i] = Field{unquoteCell(r.Raw[cells[c].start:cells[c].end]), cells[c]}
+	}
+}
+
+// unquoteCell returns the text of a cell. Line ends inside stay as they are.
+func unquoteCell(cell []byte) string {
+	if len(cell) < 2 || cell[0] != '"' {
+		return string(cell)
+	}
+	inner := cell[1 : len(cell)-1]
+	if bytes.IndexByte(inner, '"') < 0 {
+		return string(inner)
+	}
+	return strings.ReplaceAll(string(inner), `""`, `"`)
+}
+
+// quoteCell returns a text as a cell.
+func quoteCell(text string, comma byte) string {
+	if !strings.ContainsAny(text, "\"\r\n"+string(rune(comma))) && strings.TrimSpace(text) == text {
+		return text
+	}
+	return `"` + strings.ReplaceAll(text, `"`, `""`) + `"`
+}

@@ -1,0 +1,269 @@
+package rows
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// readAll returns all rows of a text.
+func readAll(t testing.TB, text string, o Options) (*Reader, []*Row) {
+	t.Helper()
+	r, err := NewReader(strings.NewReader(text), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*Row
+	for {
+		row, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return r, all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, row)
+	}
+}
+
+// bracketed returns the file with each field f as <f>, and what is rejected.
+func bracketed(t testing.TB, text string, o Options) (out, rejects string) {
+	t.Helper()
+	r, all := readAll(t, text, o)
+	out, rejects = string(r.Header()), string(r.RejectsHeader())
+	for _, row := range all {
+		if row.Problem != "" {
+			rejects += string(row.Rejected(Refusal{Code: "C", Reason: "R", Message: row.Problem}))
+			continue
+		}
+		texts := make([]string, len(row.Fields))
+		for i, f := range row.Fields {
+			texts[i] = "<" + f.Value + ">"
+		}
+		out += string(row.With(texts))
+	}
+	return out, rejects
+}
+
+const errorColumns = ",error_line,error_field,error_code,error_reason,error_message\n"
+
+func TestRows(t *testing.T) {
+	table := Options{Format: CSV, Header: true, Fields: []string{"b", "d"}}
+	for name, row := range map[string]struct {
+		o                 Options
+		in, want, rejects string
+	}{
+		"a table": {table,
+			"a,b,c,d\n1,2,3,4\n5,6,7,8\n", "a,b,c,d\n1,<2>,3,<4>\n5,<6>,7,<8>\n", "a,b,c,d" + errorColumns},
+		"what isn't asked for stays as it is": {table,
+			"\ufeff\"a\",b,c,d\r\n\"x \"\"y\"\"\", 2 ,,4\r\n\r\n'1',\"2\",\"\",\"4\"",
+			"\ufeff\"a\",b,c,d\r\n\"x \"\"y\"\"\",< 2 >,,<4>\r\n\r\n'1',<2>,\"\",<4>\n", "\ufeff\"a\",b,c,d" + errorColumns},
+		"what is put in is quoted": {table,
+			"a,b,c,d\n1,\"2,\"\"2\",3,\"4\n4\"\n", "a,b,c,d\n1,\"<2,\"\"2>\",3,\"<4\n4>\"\n", "a,b,c,d" + errorColumns},
+		"empty fields stay empty": {table,
+			"a,b,c,d\n1,,3,\"\"\n", "a,b,c,d\n1,,3,\"\"\n", "a,b,c,d" + errorColumns},
+		"rows that are too short, too long, or no CSV": {table,
+			"a,b,c,d\n1,2\n1,2,3,4,5\n1,x\"y\",3,4\n1,\"2\"x,3,4\n1,2,3,4\n1,\"2",
+			"a,b,c,d\n1,<2>,3,<4>\n",
+			"a,b,c,d" + errorColumns +
+				"1,2,,,2,,C,R,has 2 columns and not 4\n1,2,3,4,5,3,,C,R,has 5 columns and not 4\n" +
+				"\"1,x\"\"y\"\",3,4\",,,,4,,C,R,\"is not CSV: a quote is where none can be, or is not closed\"\n" +
+				"\"1,\"\"2\"\"x,3,4\",,,,5,,C,R,\"is not CSV: a quote is where none can be, or is not closed\"\n" +
+				"\"1,\"\"2\",,,,7,,C,R,\"is not CSV: a quote is where none can be, or is not closed\"\n"},
+		"no header, and another delimiter": {Options{Format: CSV, Comma: ';', Fields: []string{"2"}},
+			"1;2,5;3\n4;5;6\n7;\n", "1;<2,5>;3\n4;<5>;6\n", "7;;;3;;C;R;has 2 columns and not 3\n"},
+		"numbers beside names": {Options{Format: CSV, Header: true, Fields: []string{"2", "1"}},
+			"b,1,2\nx,y,z\n", "b,1,2\nx,<y>,<z>\n", "b,1,2" + errorColumns},
+		"objects": {Options{Format: JSONLines, Fields: []string{"card", "who.ssn"}},
+			`{"z": 1.50, "card" : "4111" , "who":{"n":[1, 2],"ssn":123},"a":null}` + "\r\n\n" + `{"card":null,"who":null}` + "\n" + ` {"c\u0061rd":"a\"\u00e9\n"}`,
+			`{"z": 1.50, "card" : "<4111>" , "who":{"n":[1, 2],"ssn":"<123>"},"a":null}` + "\r\n\n" + `{"card":null,"who":null}` + "\n" + ` {"c\u0061rd":"<a\"é\n>"}` + "\n", ""},
+		"what is no object": {Options{Format: JSONLines, Fields: []string{"a", "b.c"}},
+			"[1]\n{\"a\":1\n{} {}\n{ }\n{\"a\":true}\n{\"a\":\"1\",\"a\":\"2\"} \n{\"b\":1}\n{\"a\":\"\\ud800\"}\n{\"a\":\"\\ufffd\"}\n",
+			"{ }\n{\"a\":\"<\ufffd>\"}\n",
+			`{"error_text":"[1]","error_line":1,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not one JSON object"}` + "\n" +
+				`{"error_text":"{\"a\":1","error_line":2,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not one JSON object"}` + "\n" +
+				`{"error_text":"{} {}","error_line":3,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not one JSON object"}` + "\n" +
+				`{"a":true,"error_line":5,"error_field":"","error_code":"C","error_reason":"R","error_message":"a field is neither a string nor a number"}` + "\n" +
+				`{"a":"1","a":"2","error_line":6,"error_field":"","error_code":"C","error_reason":"R","error_message":"has a field twice"}` + "\n" +
+				`{"b":1,"error_line":7,"error_field":"","error_code":"C","error_reason":"R","error_message":"a field has no others inside"}` + "\n" +
+				`{"a":"\ud800","error_line":8,"error_field":"","error_code":"C","error_reason":"R","error_message":"a field is not valid Unicode"}` + "\n"},
+		"lines": {Options{Format: Lines, Fields: []string{LineField}},
+			"a\n\nb, \"c\" \r\n\xff\nd", "<a>\n\n<b, \"c\" >\r\n<d>\n",
+			LineField + errorColumns + "\xff,4,,C,R,a field is not valid UTF-8\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, rejects := bracketed(t, row.in, row.o)
+			if out != row.want {
+				t.Errorf("out:\n%s\nwant:\n%s", out, row.want)
+			}
+			if rejects != row.rejects {
+				t.Errorf("rejects:\n%s\nwant:\n%s", rejects, row.rejects)
+			}
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for name, row := range map[string]struct {
+		o    Options
+		in   string
+		want string
+	}{
+		"no format":              {Options{Format: "xml"}, "", `"xml" is no format`},
+		"a quote as a delimiter": {Options{Format: CSV, Comma: '"'}, "", "delimiter"},
+		"a field of a line":      {Options{Format: Lines, Fields: []string{"a"}}, "", "no fields"},
+		"a field twice":          {Options{Format: CSV, Fields: []string{"1", "1"}}, "", "twice"},
+		"a member inside of one": {Options{Format: JSONLines, Fields: []string{"a", "a.b"}}, "", "a.b"},
+		"a member around one":    {Options{Format: JSONLines, Fields: []string{"a.b", "a"}}, "", "inside"},
+		"no such column":         {Options{Format: CSV, Header: true, Fields: []string{"c"}}, "a,b\n", ErrField.Error()},
+		"no such number":         {Options{Format: CSV, Header: true, Fields: []string{"3"}}, "a,b\n", ErrField.Error()},
+		"no header to name":      {Options{Format: CSV, Fields: []string{"a"}}, "a,b\n", ErrField.Error()},
+		"a name and its number":  {Options{Format: CSV, Header: true, Fields: []string{"a", "1"}}, "a,b\n", "same column"},
+		"a column twice":         {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a,a\n", "twice"},
+		"an empty table":         {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "", "no header"},
+		"a header that is none":  {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a,b\"\n", "not CSV"},
+	} {
+		if _, err := NewReader(strings.NewReader(row.in), row.o); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v, want %q", name, err, row.want)
+		}
+	}
+}
+
+// endless is a row that never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return copy(p, bytes.Repeat([]byte("x"), len(p))), nil }
+
+func TestTooLong(t *testing.T) {
+	for format, head := range map[Format]string{CSV: "\"", JSONLines: "", Lines: ""} {
+		fields := []string{"1"}
+		if format == Lines {
+			fields[0] = LineField
+		}
+		r, err := NewReader(io.MultiReader(strings.NewReader(head), endless{}), Options{Format: format, Fields: fields})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Next(); !errors.Is(err, ErrTooLong) {
+			t.Errorf("%s: %v", format, err)
+		}
+	}
+}
+
+func TestSeekTo(t *testing.T) {
+	const text = "a,b\n1,2\n\"3\n\",4\n5,6\n"
+	o := Options{Format: CSV, Header: true, Fields: []string{"b"}}
+	_, all := readAll(t, text, o)
+	for i, row := range all {
+		r, err := NewReader(strings.NewReader(text), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SeekTo(strings.NewReader(text[row.After.Offset:]), row.After)
+		if row, err := r.Next(); i == len(all)-1 {
+			if !errors.Is(err, io.EOF) {
+				t.Errorf("a row after the last: %v", err)
+			}
+		} else if err != nil || !reflect.DeepEqual(row.Raw, all[i+1].Raw) || row.Line != all[i+1].Line || row.After != all[i+1].After {
+			t.Errorf("after row %d: %v, %v", i, row, err)
+		}
+	}
+}
+
+func TestFormatOf(t *testing.T) {
+	for path, want := range map[string]Format{"a.csv": CSV, "b.TSV": CSV, "c.d.jsonl": JSONLines, "e.ndjson": JSONLines, "f.txt": Lines, "-": "", "csv": ""} {
+		if got := FormatOf(path); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+// FuzzCSV compares with encoding/csv, which reads what is written, too.
+func FuzzCSV(f *testing.F) {
+	for _, s := range []string{"a,b\nc,d\n", "\"a\"\"\",\"b\nc\"\r\n,\n", "a\"b,c\n", "\"a\"b\n", "\"a", "\r\n\r", "a,b\n\nc\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, "\r") && !strings.Contains(text, "\n") || strings.HasPrefix(text, "\ufeff") || !isText(text) {
+			t.Skip()
+		}
+		_, all := readAll(t, text, Options{Format: CSV, Fields: []string{"1"}})
+		theirs := csv.NewReader(strings.NewReader(text))
+		theirs.FieldsPerRecord = -1
+		whole := ""
+		for _, row := range all {
+			whole += string(row.Raw)
+			if row.Problem != "" || len(bytes.TrimSpace(row.Raw)) == 0 {
+				return // which of the two goes on where isn't the same
+			}
+			record, err := theirs.Read()
+			if err != nil {
+				t.Fatalf("%q: encoding/csv says %v", row.Raw, err)
+			}
+			if len(record) != row.cells || record[0] != strings.ReplaceAll(row.Fields[0].Value, "\r\n", "\n") {
+				t.Fatalf("%q: %q in %d cells, encoding/csv has %q", row.Raw, row.Fields[0].Value, row.cells, record)
+			}
+			again, err := csv.NewReader(bytes.NewReader(row.With([]string{"x\"," + row.Fields[0].Value}))).Read()
+			if err != nil || len(again) != len(record) || record[0] != "" && again[0] != "x\","+record[0] {
+				t.Fatalf("%q is written as %q, %v", row.Raw, again, err)
+			}
+		}
+		if whole != text {
+			t.Fatalf("rows are %q of %q", whole, text)
+		}
+	})
+}
+
+// isText says whether a text is such that encoding/csv takes no liberties with it.
+func isText(text string) bool {
+	return !strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\r")
+}
+
+// FuzzJSON writes objects that have to be what they were, but for the field.
+func FuzzJSON(f *testing.F) {
+	for _, s := range []string{`{"a":"b"}`, ` {"x" : [1,{"a":2}], "a" :-1e5 , "n":{"b" : "\u00e9"}}`, `{"a":null}`, `{"a":1`, `{"a":"","b":1}`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.ContainsAny(text, "\n") || strings.HasPrefix(text, "\ufeff") {
+			t.Skip()
+		}
+		_, all := readAll(t, text, Options{Format: JSONLines, Fields: []string{"a", "n.b"}})
+		if len(all) == 0 || len(strings.TrimSpace(text)) == 0 {
+			return
+		}
+		row := all[0]
+		var before map[string]any
+		valid := json.Unmarshal([]byte(text), &before) == nil && before != nil
+		if !json.Valid(row.Rejected(Refusal{Field: "a", Message: "\"\n"})) {
+			t.Fatalf("%q is rejected as %q", text, row.Rejected(Refusal{}))
+		}
+		if row.Problem != "" {
+			return
+		}
+		if !valid {
+			t.Fatalf("%q is taken", text)
+		}
+		var after map[string]any
+		if err := json.Unmarshal(row.With([]string{"new", "new"}), &after); err != nil {
+			t.Fatalf("%q is written as %q", text, row.With([]string{"new", "new"}))
+		}
+		if !row.Fields[0].Empty() {
+			if after["a"] != "new" {
+				t.Fatalf("%q is written as %q", text, row.With([]string{"new", "new"}))
+			}
+			before["a"] = "new"
+		}
+		if !row.Fields[1].Empty() {
+			before["n"].(map[string]any)["b"] = "new"
+		}
+		if !reflect.DeepEqual(before, after) {
+			t.Fatalf("%q is written as %q", text, row.With([]string{"new", "new"}))
+		}
+	})
+}
