@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -108,12 +109,22 @@ func enter(t *testing.T, tokens *ledger, req *coatcheckv1.BatchTokenizeRequest, 
 	}
 }
 
-// TestOneTimeValueLeavesNothing redeems a card verification value, and looks for
-// what it was sealed as in the files: after it has been shredded nothing is left,
-// for somebody who has all keys either.
+// TestOneTimeValueLeavesNothing redeems card verification values, and looks for
+// what they were sealed as in the files: after they have been shredded nothing is
+// left, for somebody who has all keys either. Under a redemption id that is when
+// the lease is over, without one at once.
 func TestOneTimeValueLeavesNothing(t *testing.T) {
+	for _, id := range []string{"", "attempt-1"} {
+		t.Run("redemption id "+id, func(t *testing.T) { testOneTimeValue(t, id) })
+	}
+}
+
+func testOneTimeValue(t *testing.T, id string) {
 	dir := filepath.Join(t.TempDir(), "instance")
-	p := start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0")
+	args := []string{"dev", "--dir", dir, "--listen", "127.0.0.1:0"}
+	start(t, args...).terminate(t)
+	edit(t, filepath.Join(dir, "coatcheck.yaml"), "    max_uses: 1\n", "    max_uses: 1\n    redemption_lease: 2s\n")
+	p := start(t, args...)
 	c := p.callers(t, dir)
 	made, err := c.checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "cvv", Value: "737"})
 	if err != nil {
@@ -126,24 +137,36 @@ func TestOneTimeValueLeavesNothing(t *testing.T) {
 	}
 	p.terminate(t)
 	store := filepath.Join(dir, "data", "coatcheck.db")
-	sealed := sealedOf(t, store, "cvv")
+	sealed := [][]byte{sealedOf(t, store, "cvv")}
 	holds := func() bool {
 		content, err := os.ReadFile(store)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return bytes.Contains(content, sealed)
+		return slices.ContainsFunc(sealed, func(s []byte) bool { return bytes.Contains(content, s) })
 	}
 	if !holds() {
 		t.Fatal("the search finds nothing before either")
 	}
-	p = start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0")
+	p = start(t, args...)
 	c = p.callers(t, dir)
-	ask := &coatcheckv1.DetokenizeRequest{Token: made.GetToken(), Purpose: "charge"}
-	if resp, err := c.payments.Detokenize(t.Context(), ask); err != nil || resp.GetValue() != "737" {
-		t.Fatalf("%v, %v", resp, err)
+	redeem := func(id string) (string, error) {
+		resp, err := c.payments.Detokenize(t.Context(), &coatcheckv1.DetokenizeRequest{Token: made.GetToken(), Purpose: "charge", RedemptionId: id})
+		return resp.GetValue(), err
 	}
-	if _, err := c.payments.Detokenize(t.Context(), ask); reasonOf(err) != "FailedPrecondition TOKEN_SPENT" {
+	if value, err := redeem(id); err != nil || value != "737" {
+		t.Fatalf("%q, %v", value, err)
+	}
+	if id != "" {
+		if value, err := redeem(id); err != nil || value != "737" {
+			t.Fatalf("under the same id: %q, %v", value, err)
+		}
+		p.terminate(t)
+		sealed = append(sealed, sealedOf(t, store, "cvv")) // it was sealed anew
+		p = start(t, args...)
+		c = p.callers(t, dir)
+	}
+	if _, err := redeem("another"); reasonOf(err) != "FailedPrecondition TOKEN_SPENT" {
 		t.Fatalf("the second time: %v", err)
 	}
 	waitUntil(t, "what it was sealed as is overwritten", func() bool { return !holds() })
@@ -151,8 +174,9 @@ func TestOneTimeValueLeavesNothing(t *testing.T) {
 	if holds() {
 		t.Error("it is there again")
 	}
-	p = start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0")
-	if _, err := p.callers(t, dir).payments.Detokenize(t.Context(), ask); reasonOf(err) != "FailedPrecondition TOKEN_SPENT" {
+	p = start(t, args...)
+	c = p.callers(t, dir)
+	if _, err := redeem(id); reasonOf(err) != "FailedPrecondition TOKEN_SPENT" {
 		t.Fatalf("after a restart: %v", err)
 	}
 	if code := p.terminate(t); code != 0 {
@@ -181,4 +205,16 @@ func sealedOf(t *testing.T, store, profile string) (sealed []byte) {
 		t.Fatalf("no record of %s: %v", profile, err)
 	}
 	return sealed
+}
+
+// edit replaces something in a file.
+func edit(t *testing.T, path, old, with string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(content, []byte(old)) {
+		t.Fatalf("%s has no %q: %v", path, old, err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(content, []byte(old), []byte(with), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

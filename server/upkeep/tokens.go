@@ -13,9 +13,12 @@ import (
 // sweepPeriod is how often it is looked for what has expired, unless Config says.
 const sweepPeriod = 5 * time.Second
 
-// scrubPeriod is how often, at most, what was deleted is overwritten in the
-// store's files.
-const scrubPeriod = 30 * time.Second
+// What was deleted is overwritten in the store's files no more often than every
+// scrubPeriod, and for one part in scrubShare of the time at most.
+const (
+	scrubPeriod = 5 * time.Second
+	scrubShare  = 10
+)
 
 // yielding is how long a pass pauses between two units, so that calls get their
 // turn.
@@ -63,20 +66,21 @@ func (u *Upkeep) commitAgain(ctx context.Context, unit tokenizer.Unit, event *au
 }
 
 // ScrubSoon has what was deleted or replaced overwritten in the store's files,
-// within about half a minute.
+// within seconds unless they are large.
 func (u *Upkeep) ScrubSoon() { u.scrub.Store(true) }
 
 // scrubIfDue overwrites what was deleted, if anything was.
 func (u *Upkeep) scrubIfDue(ctx context.Context) error {
-	if !u.scrub.Load() || time.Since(u.scrubbed) < scrubPeriod {
+	if !u.scrub.Load() || time.Now().Before(u.nextScrub) {
 		return nil
 	}
 	u.scrub.Store(false)
+	began := time.Now()
 	err := u.cfg.Store.Scrub(ctx)
 	if err != nil {
 		u.scrub.Store(true)
 	}
-	u.scrubbed = time.Now()
+	u.nextScrub = time.Now().Add(max(scrubPeriod, scrubShare*time.Since(began)))
 	return err
 }
 

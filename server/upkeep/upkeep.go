@@ -73,8 +73,8 @@ type Upkeep struct {
 	asked    int // how many passes Reseal has asked for
 	answered int // how many of those have been made
 
-	scrub    atomic.Bool // something has been deleted or replaced
-	scrubbed time.Time   // only scrubIfDue looks at it
+	scrub     atomic.Bool // something has been deleted or replaced
+	nextScrub time.Time   // only scrubIfDue looks at it
 }
 
 // New returns an Upkeep, which does nothing before Run.
@@ -108,7 +108,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 		{u.cfg.Period, u.wake, u.resealAll, "records can't be moved to the active data key now"},
 		{u.cfg.Period, u.turned, u.reindex, "the index can't be moved to the active keys now"},
 		{u.cfg.Sweep, nil, u.sweep, "what has expired can't be removed now"},
-		{u.cfg.Sweep, nil, u.scrubIfDue, "what was deleted can't be overwritten now"},
+		{time.Second, nil, u.scrubIfDue, "what was deleted can't be overwritten now"},
 	} {
 		all.Go(func() {
 			every(ctx, task.period, task.wake, func(ctx context.Context) {
