@@ -46,7 +46,7 @@ func (b *tokenizing) findSubjects(ctx context.Context) error {
 		return err
 	}
 	b.named = make(map[string]*subject, len(probes))
-	var missing []string
+	var missing, there []string
 	var ids []uint64
 	for name, p := range probes {
 		id, err := p.id()
@@ -56,20 +56,21 @@ func (b *tokenizing) findSubjects(ctx context.Context) error {
 		if id == 0 {
 			missing = append(missing, name)
 		} else {
-			ids = append(ids, id)
+			there, ids = append(there, name), append(ids, id)
 		}
 	}
 	if err := b.fetchSubjects(ctx, ids...); err != nil {
 		return err
 	}
-	for _, id := range ids {
-		s, err := b.reader.subject(id)
+	for i, name := range there {
+		s, err := b.reader.subject(ids[i])
 		if err != nil {
-			return err
+			b.refuseSubject(name, err)
+			continue
 		}
-		b.named[s.name] = s
+		b.named[name] = s
 		// The unit rests on the subject's being there.
-		p := probes[s.name]
+		p := probes[name]
 		for i, value := range p.values {
 			if value != nil {
 				b.claims = append(b.claims, Claim{Key: p.keys[i], Old: value, New: value})
@@ -77,6 +78,15 @@ func (b *tokenizing) findSubjects(ctx context.Context) error {
 		}
 	}
 	return b.makeSubjects(ctx, missing, probes)
+}
+
+// refuseSubject ends the items that are about a subject.
+func (b *tokenizing) refuseSubject(name string, err error) {
+	for i := range b.items {
+		if it := &b.items[i]; it.subject() == name {
+			it.settle(err)
+		}
+	}
 }
 
 // subject returns the name of the subject that an item needs, "" for none.

@@ -26,9 +26,10 @@ const yielding = 2 * time.Millisecond
 
 // sweep shreds and removes what is due, some in each unit.
 func (u *Upkeep) sweep(ctx context.Context) error {
+	limit := batch
 	for more := true; more && ctx.Err() == nil; {
 		var unit tokenizer.Unit
-		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, batch, &unit)
+		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, limit, &unit)
 		if err != nil {
 			return err
 		}
@@ -37,8 +38,18 @@ func (u *Upkeep) sweep(ctx context.Context) error {
 		}
 		event := audit.SystemEvent(audit.ActionSweep, u.cfg.Namespace, u.cfg.PolicyHash)
 		event.Records = uint64(swept.Shredded + swept.Removed)
-		if err := u.commitAgain(ctx, unit, &event); err != nil {
+		done, err := u.commitIfFresh(ctx, unit, &event)
+		if err != nil {
 			return err
+		}
+		if !done {
+			// A call was faster. Fewer at once, so that one that always is doesn't
+			// hold up the others; the next period sees to the rest.
+			if limit /= 2; limit == 0 {
+				return nil
+			}
+			wait(ctx, yielding)
+			continue
 		}
 		if swept.Failed > 0 {
 			u.cfg.Logger.Warn("records that have expired don't open, and stay as they are", "records", swept.Failed)
@@ -51,18 +62,17 @@ func (u *Upkeep) sweep(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// commitAgain commits a unit that may rest on what calls have changed meanwhile:
-// then the next look finds what is left.
-func (u *Upkeep) commitAgain(ctx context.Context, unit tokenizer.Unit, event *audit.Event) error {
-	_, err := u.cfg.Audit.Commit(ctx, unit, event)
+// commitIfFresh commits a unit, unless it rests on what calls have changed
+// meanwhile.
+func (u *Upkeep) commitIfFresh(ctx context.Context, unit tokenizer.Unit, event *audit.Event) (done bool, err error) {
+	_, err = u.cfg.Audit.Commit(ctx, unit, event)
 	switch {
 	case errors.Is(err, tokenizer.ErrConflict):
-		wait(ctx, yielding)
-		return nil
+		return false, nil
 	case errors.Is(err, keystore.ErrKeyVersion):
-		return u.cfg.Keystore.Reload(ctx, u.cfg.Namespace)
+		return false, u.cfg.Keystore.Reload(ctx, u.cfg.Namespace)
 	}
-	return err
+	return err == nil, err
 }
 
 // ScrubSoon has what was deleted or replaced overwritten in the store's files,
@@ -113,7 +123,7 @@ func (u *Upkeep) reindex(ctx context.Context) error {
 		if r.Moved > 0 {
 			event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash)
 			event.Records = uint64(r.Moved)
-			if err := u.commitAgain(ctx, unit, &event); err != nil {
+			if _, err := u.commitIfFresh(ctx, unit, &event); err != nil { // the next pass finds what is left
 				return err
 			}
 		}
