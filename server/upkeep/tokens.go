@@ -94,52 +94,80 @@ func (u *Upkeep) scrubIfDue(ctx context.Context) error {
 	return err
 }
 
+// reindexPasses is how often the index is gone through at once at most, where
+// calls keep changing what is to be moved.
+const reindexPasses = 10
+
 // reindex moves the index to the active index and subject keys, if it isn't all
 // under them.
 func (u *Upkeep) reindex(ctx context.Context) error {
+	for range reindexPasses {
+		left, err := u.outdatedIndex(ctx)
+		if err != nil || left == 0 {
+			return err
+		}
+		moved, missed, err := u.reindexPass(ctx)
+		if err != nil {
+			return err
+		}
+		if moved > 0 {
+			u.cfg.Logger.Info("index moved to the active keys", "entries", moved)
+		}
+		if missed == 0 {
+			return nil // what is left can't be moved, or goes by itself
+		}
+		wait(ctx, 50*yielding)
+	}
+	return ctx.Err()
+}
+
+// outdatedIndex returns how many entries of the index are not under the active
+// keys.
+func (u *Upkeep) outdatedIndex(ctx context.Context) (left uint64, err error) {
 	keys, err := u.cfg.Keystore.Keys(ctx, u.cfg.Namespace)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	left := uint64(0)
 	for _, k := range keys {
 		if (k.Class == keystore.Index || k.Class == keystore.Subject) && !k.Active {
 			left += k.Count.Records
 		}
 	}
 	if left == 0 {
-		return nil
+		return 0, nil
 	}
-	if err := u.cfg.Keystore.Usable(ctx); err != nil {
-		return err
-	}
-	moved, failed := 0, 0
+	return left, u.cfg.Keystore.Usable(ctx)
+}
+
+// reindexPass goes through the index once. missed is how many entries were left
+// since a call had changed one of their unit.
+func (u *Upkeep) reindexPass(ctx context.Context) (moved, missed int, err error) {
 	for after := []byte(nil); ; {
 		var unit tokenizer.Unit
 		r, err := u.cfg.Tokenizer.Reindex(ctx, u.cfg.Namespace, after, batch, &unit)
 		if err != nil {
-			return err
+			return moved, missed, err
 		}
 		if r.Moved > 0 {
 			event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash)
 			event.Records = uint64(r.Moved)
-			if _, err := u.commitIfFresh(ctx, unit, &event); err != nil { // the next pass finds what is left
-				return err
+			done, err := u.commitIfFresh(ctx, unit, &event)
+			if err != nil {
+				return moved, missed, err
+			}
+			if done {
+				moved += r.Moved
+			} else {
+				missed += r.Moved
 			}
 		}
-		moved, failed = moved+r.Moved, failed+r.Failed
 		if after = r.Next; after == nil {
-			break
+			return moved, missed, nil
 		}
-		wait(ctx, yielding)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if wait(ctx, yielding); ctx.Err() != nil {
+			return moved, missed, ctx.Err()
 		}
 	}
-	if moved > 0 {
-		u.cfg.Logger.Info("index moved to the active keys", "entries", moved, "failed", failed)
-	}
-	return nil
 }
 
 // wait waits, or until ctx ends.
