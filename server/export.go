@@ -54,7 +54,7 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 		}
 		c.event.Records += uint64(page.GetTokens())
 		if err := stream.Send(page); err != nil {
-			return err
+			return first(ctx.Err(), receiveError(err))
 		}
 		if from = page.GetPageToken(); from == "" {
 			return nil

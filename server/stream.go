@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
@@ -21,7 +22,7 @@ const (
 	maxGroupBytes = 1 << 20
 
 	// maxGroupValues is how much may be revealed to a group at most, in bytes.
-	maxGroupValues = 32 << 20
+	maxGroupValues = 2 << 20
 
 	// maxAhead is how much of a stream is in memory at most, in bytes as they come
 	// over the wire, beside the message that is just being read.
@@ -102,7 +103,7 @@ func checkCorrelation(m message) error {
 // that is too long is not given back.
 func correlation(m message) string {
 	if checkCorrelation(m) != nil {
-		return m.GetCorrelationId()[:maxCorrelation]
+		return strings.ToValidUTF8(m.GetCorrelationId()[:maxCorrelation], "")
 	}
 	return m.GetCorrelationId()
 }
@@ -146,7 +147,7 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 			}
 			for _, m := range answers {
 				if err := stream.Send(m); err != nil {
-					return err
+					return first(ctx.Err(), receiveError(err))
 				}
 			}
 			ahead.Release(size)
@@ -191,6 +192,16 @@ func receive[In message, Req, Out any](ctx context.Context, stream grpc.BidiStre
 			return
 		}
 	}
+}
+
+// first returns the first error that there is.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // receiveError gives an error of grpc a name of ours.

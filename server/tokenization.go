@@ -92,20 +92,24 @@ func (t *tokenization) BatchDetokenize(ctx context.Context, req *coatcheckv1.Bat
 	if n := len(req.GetItems()); n == 0 || n > MaxBatch {
 		return nil, errBatchSize
 	}
-	deeds := newDeeds(len(req.GetItems()))
 	// An answer that doesn't fit would be refused by grpc after the event has said
-	// that it was given.
-	room := max(t.server.limits.MessageSize-responseReserve*len(deeds), 0)
-	responses, err := t.detokenize(ctx, c, req.GetItems(), room, deeds)
-	if err != nil {
-		return nil, err
+	// that it was given. How much room refusals take shows in the end only.
+	for room := max(t.server.limits.MessageSize-responseReserve*len(req.GetItems()), 0); ; room /= 2 {
+		deeds := newDeeds(len(req.GetItems()))
+		c.unit = tokenizer.Unit{}
+		responses, err := t.detokenize(ctx, c, req.GetItems(), room, deeds)
+		if err != nil {
+			return nil, err
+		}
+		c.tellAll(deeds)
+		resp := &coatcheckv1.BatchDetokenizeResponse{Results: make([]*coatcheckv1.DetokenizeResult, len(deeds))}
+		for i := range deeds {
+			resp.Results[i] = detokenizeResult(responses[i], &deeds[i])
+		}
+		if err := t.fits(resp); err == nil || room == 0 {
+			return resp, err
+		}
 	}
-	c.tellAll(deeds)
-	resp := &coatcheckv1.BatchDetokenizeResponse{Results: make([]*coatcheckv1.DetokenizeResult, len(deeds))}
-	for i := range deeds {
-		resp.Results[i] = detokenizeResult(responses[i], &deeds[i])
-	}
-	return resp, t.fits(resp)
 }
 
 // responseReserve is what a result takes in an answer beside its value, in bytes.

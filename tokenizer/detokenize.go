@@ -209,7 +209,11 @@ func (d *detokenizing) value(p *profile, req *DetokenizeRequest, f *Found) ([]by
 	if err != nil {
 		return nil, err
 	}
-	return f.Record.open(d.ring, secret, partValue)
+	value, err := f.Record.open(d.ring, secret, partValue)
+	if err == nil && len(value) == 0 {
+		err = fmt.Errorf("%w: record %d is active and has no value", ErrDamaged, f.Record.ID)
+	}
+	return value, err
 }
 
 // show returns a value in a form.

@@ -93,21 +93,31 @@ func underOf(ring *keystore.Keyring, kind claimKind) keystore.KeyID {
 type probe struct {
 	kind    claimKind
 	content []byte
-	keys    [][]byte // the newest version's first
-	values  [][]byte // what they hold
+	ring    *keystore.Keyring // that has the versions
+	keys    [][]byte          // the newest version's first
+	values  [][]byte          // what they hold
 }
 
 func newProbe(ring *keystore.Keyring, kind claimKind, content []byte) (*probe, error) {
 	p := &probe{kind: kind, content: content}
-	for _, version := range ring.Versions(kind.class()) {
-		key, err := sumKey(ring, kind, version, content)
+	return p, p.renew(ring)
+}
+
+// renew has a probe look under the versions of a keyring.
+func (p *probe) renew(ring *keystore.Keyring) error {
+	p.ring, p.keys, p.values = ring, nil, nil
+	for _, version := range p.versions() {
+		key, err := sumKey(ring, p.kind, version, p.content)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p.keys = append(p.keys, key)
 	}
-	return p, nil
+	return nil
 }
+
+// versions returns those of the keys.
+func (p *probe) versions() []uint32 { return p.ring.Versions(p.kind.class()) }
 
 // newest returns the key under which a claim is made.
 func (p *probe) newest() []byte { return p.keys[0] }
@@ -135,8 +145,8 @@ func (p *probe) id() (uint64, error) {
 }
 
 // claim returns the claims that put a value in the place of what is held.
-func (p *probe) claim(ring *keystore.Keyring, value []byte) (claims []Claim) {
-	claims = append(claims, Claim{Key: p.keys[0], Old: p.values[0], New: value, Under: underOf(ring, p.kind)})
+func (p *probe) claim(value []byte) (claims []Claim) {
+	claims = append(claims, Claim{Key: p.keys[0], Old: p.values[0], New: value, Under: underOf(p.ring, p.kind)})
 	return append(claims, p.release(1)...)
 }
 

@@ -61,6 +61,9 @@ func (p *profile) expiry(now time.Time, ttl time.Duration) (time.Time, error) {
 	case ttl == 0:
 		return time.Time{}, nil
 	}
+	if p.dataType.Ephemeral() {
+		return now.Add(ttl).UTC().Truncate(time.Second), nil // not a moment longer
+	}
 	// Up to the next whole second, so that no token is good for less than it was
 	// asked for.
 	return now.Add(ttl + time.Second - 1).UTC().Truncate(time.Second), nil

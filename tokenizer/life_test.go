@@ -40,7 +40,7 @@ func (k kit) sweep(t testing.TB) (total tokenizer.Swept) {
 	t.Helper()
 	for more := true; more; {
 		err := k.attempt(t.Context(), func(unit *tokenizer.Unit) error {
-			s, err := k.Sweep(t.Context(), namespace, 5, unit)
+			s, err := k.Sweep(t.Context(), namespace, nil, 5, unit)
 			total.Shredded, total.Removed, total.Failed = total.Shredded+s.Shredded, total.Removed+s.Removed, total.Failed+s.Failed
 			more = s.More
 			return err

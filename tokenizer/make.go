@@ -64,6 +64,9 @@ func (b *tokenizing) findSubjects(ctx context.Context) error {
 	}
 	for i, name := range there {
 		s, err := b.reader.subject(ids[i])
+		if err == nil && s.name != name {
+			err = fmt.Errorf("%w: the index points to another subject", ErrDamaged)
+		}
 		if err != nil {
 			b.refuseSubject(name, err)
 			continue
@@ -124,7 +127,7 @@ func (b *tokenizing) makeSubjects(ctx context.Context, names []string, probes ma
 			return err
 		}
 		b.named[name], b.subjects[s.id] = s, held[*subject]{it: s}
-		b.claims = append(b.claims, probes[name].claim(b.ring, idValue(s.id))...)
+		b.claims = append(b.claims, probes[name].claim(idValue(s.id))...)
 	}
 	return nil
 }
@@ -220,10 +223,12 @@ func (b *tokenizing) makeOne(it *item, id uint64) error {
 func (b *tokenizing) index(it *item, r *Record) error {
 	for _, p := range [...]*probe{it.token, it.known} {
 		if p != nil {
-			b.claims = append(b.claims, p.claim(b.ring, idValue(r.ID))...)
+			b.claims = append(b.claims, p.claim(idValue(r.ID))...)
 		}
 	}
-	b.remember(it, r.ID)
+	if err := b.remember(it, r.ID); err != nil {
+		return err
+	}
 	if it.profile.Lookup {
 		key, err := sumKey(b.ring, lookupClaim, b.ring.ActiveVersion(keystore.Index), lookupContent(r.Profile, it.value))
 		if err != nil {
@@ -245,9 +250,9 @@ var ErrFull = errors.New("tokenizer: no token left in the format")
 
 // Bounds of the search for a token that is not taken.
 const (
-	// maxDraws is how many are drawn at random: nine of ten being taken, more
-	// than one value in 10¹¹ needs no more.
-	maxDraws = 256
+	// maxDraws is how many are drawn at random: nine of ten being taken, one
+	// value in 800 needs more.
+	maxDraws = 64
 
 	// maxWalk is how many are then looked at one after the other.
 	maxWalk = 1 << 17
@@ -399,7 +404,7 @@ func (r *reader) fpeKey(p *profile) (cipher.Block, error) {
 }
 
 // checkImport says whether a token from elsewhere can be taken over.
-func checkImport(token Token, value []byte) error {
+func (p *profile) checkImport(token Token, value []byte) error {
 	bad := func(why string) error { return &InputError{ErrInvalidToken, why} }
 	if len(token) == 0 || len(token) > MaxToken {
 		return bad("must have 1 to 512 characters")
@@ -414,8 +419,14 @@ func checkImport(token Token, value []byte) error {
 		return bad("must not begin or end with a space")
 	case token.opaque():
 		return bad("is of the form of an opaque token, which can't be imported")
-	case string(token) == string(value):
+	case p.dataType.Ephemeral():
+		return bad("can't be imported: values of this type must not have been kept")
+	}
+	switch spelt, err := p.dataType.Normalize(nil, string(token)); {
+	case string(token) == string(value), err == nil && string(spelt) == string(value):
 		return bad("is the value itself")
+	case err == nil && p.dataType.Luhn() && (p.shape == nil || p.Shape.Luhn == "" || p.Shape.Luhn == "never"):
+		return bad("may be a live card number, which the profile doesn't allow: luhn")
 	}
 	return nil
 }

@@ -152,7 +152,10 @@ func (p *profile) extended(now time.Time, r Record, ttl time.Duration) (time.Tim
 	if err != nil || p.Retention == 0 {
 		return at, err
 	}
-	last := r.Created.Add(p.Retention + time.Second)
+	last := r.Created.Add(p.Retention)
+	if !p.dataType.Ephemeral() {
+		last = last.Add(time.Second) // see expiry
+	}
 	switch {
 	case ttl == 0:
 		return last, nil

@@ -383,5 +383,7 @@ func (p *profile) checkEphemeral() error {
 	if p.Retention == 0 {
 		p.Retention = MaxEphemeral
 	}
+	// A key that is remembered for longer would tell of a value that is gone.
+	p.Idempotency = min(p.Idempotency, p.Retention)
 	return nil
 }

@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -181,6 +182,14 @@ type opened struct {
 	details
 }
 
+// openFound is open for what may not have been found.
+func (r *reader) openFound(f Found) (*opened, error) {
+	if f.Err != nil {
+		return nil, f.Err
+	}
+	return r.open(f.Record)
+}
+
 // open opens a record that has been fetched.
 func (r *reader) open(record Record) (*opened, error) {
 	o := &opened{Record: record}
@@ -215,6 +224,9 @@ func (r *reader) seal(o *opened) (Record, error) {
 // tokenOf returns the token of a record.
 func (r *reader) tokenOf(o *opened) (Token, error) {
 	if o.TokenVersion == 0 {
+		if o.details.token == "" {
+			return "", fmt.Errorf("%w: record %d has no token", ErrDamaged, o.ID)
+		}
 		return Token(o.details.token), nil
 	}
 	token, err := sealID(r.ring, &o.Record)

@@ -63,21 +63,21 @@ type Store interface {
 	// Claimed returns what the keys hold, in their order, nil for one that holds
 	// nothing. All are read at one moment. The result is the caller's own copy.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Claimed(ctx context.Context, keys ...[]byte) (values [][]byte, err error)
 
 	// Claims goes through the claims whose keys begin with the prefix, in the
 	// order of the keys, and returns up to limit of those above after, which is
 	// nil at first and then the Key of the last. An empty result is the end.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Claims(ctx context.Context, prefix, after []byte, limit int) ([]Claimed, error)
 
 	// Scan goes through the records with ids above after, in order, and returns
 	// the ids of up to limit of those that are of the namespace and, unless it is
 	// "", of the profile.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Scan(ctx context.Context, namespace, profile string, after uint64, limit int) (Scanned, error)
 
 	// Profiles returns how many records each profile of the namespace has, those
@@ -122,14 +122,14 @@ type Store interface {
 	// returns up to limit of those of the namespace whose data key is not of the
 	// version.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Outdated(ctx context.Context, namespace string, version uint32, after uint64, limit int) (Outdated, error)
 
 	// Under says whether any record or claim is under a key, by looking at them
 	// all, however long that takes. It is for who is about to take the key
 	// away, and doesn't want to trust the census alone.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Under(ctx context.Context, key keystore.KeyID) (bool, error)
 
 	// WrappedKeys returns the wrapped keys of a namespace, all classes and
@@ -168,7 +168,7 @@ type Store interface {
 	// as the store writes files by itself. It may take long; commits may wait for
 	// a part of it.
 	//
-	// Errors: ErrUnavailable, or that of ctx.
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Scrub(ctx context.Context) error
 }
 

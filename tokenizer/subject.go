@@ -98,5 +98,9 @@ func (r *reader) findSubject(ctx context.Context, name string) (*subject, error)
 	if err := r.fetchSubjects(ctx, id); err != nil {
 		return nil, err
 	}
-	return r.subject(id)
+	s, err := r.subject(id)
+	if err == nil && s.name != name {
+		return nil, fmt.Errorf("%w: the index points to another subject", ErrDamaged)
+	}
+	return s, err
 }

@@ -10,13 +10,15 @@ import (
 
 // Swept says what Sweep has found and prepared.
 type Swept struct {
-	Shredded int  // records whose values go
-	Removed  int  // records that go, as far as they can
-	Failed   int  // records that don't parse or open, and are left as they are
-	More     bool // there is more to do by now
+	Shredded int    // records whose values go
+	Removed  int    // records that go, as far as they can
+	Failed   int    // records that don't parse or open, and are left as they are
+	More     bool   // there is more to do by now
+	Next     []byte // where to go on, if this unit can't be committed
 }
 
-// Sweep looks for up to limit things that are due in a namespace, and adds to the
+// Sweep looks for up to limit things that are due in a namespace, behind the
+// position after, which is nil for the beginning, and adds to the
 // unit what is to be done about them: values of tokens that have expired, or are
 // spent for good, are shredded; tokens of which it has been known for long enough
 // that they have expired go; so do idempotency keys whose time is over. It is
@@ -26,14 +28,14 @@ type Swept struct {
 // Errors: ErrUnavailable, keystore.ErrKeySpent, those of
 // keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
 // error.
-func (t *Tokenizer) Sweep(ctx context.Context, namespace string, limit int, unit *Unit) (Swept, error) {
+func (t *Tokenizer) Sweep(ctx context.Context, namespace string, after []byte, limit int, unit *Unit) (Swept, error) {
 	r, err := t.reader(ctx, namespace)
 	if err != nil {
 		return Swept{}, err
 	}
 	now := t.now()
 	prefix := claimPrefix(dueClaim, namespace)
-	claims, err := t.store.Claims(ctx, prefix, nil, limit)
+	claims, err := t.store.Claims(ctx, prefix, after, limit)
 	if err != nil {
 		return Swept{}, err
 	}
@@ -47,7 +49,7 @@ func (t *Tokenizer) Sweep(ctx context.Context, namespace string, limit int, unit
 		if d.at.After(now) {
 			break
 		}
-		s.due = append(s.due, d)
+		s.due, s.result.Next = append(s.due, d), d.key
 		if d.kind == dueRecord {
 			ids = append(ids, d.id)
 		}
@@ -101,7 +103,8 @@ type sweeping struct {
 	*reader
 	now    time.Time
 	due    []due
-	seen   map[uint64]bool // records that the unit changes already
+	seen   map[uint64]bool // records that have been dealt with
+	forgot map[string]bool // claims of idempotency keys that have been
 	unit   Unit
 	result Swept
 }
@@ -118,9 +121,13 @@ func (s *sweeping) forget(ctx context.Context, d due) error {
 		return err
 	}
 	s.done(d)
-	if held[0] == nil {
+	if held[0] == nil || s.forgot[string(d.what)] {
 		return nil
 	}
+	if s.forgot == nil {
+		s.forgot = make(map[string]bool)
+	}
+	s.forgot[string(d.what)] = true
 	_, _, until, err := parseOnce(held[0])
 	if err != nil || until.After(s.now) {
 		return err
@@ -133,7 +140,11 @@ func (s *sweeping) forget(ctx context.Context, d due) error {
 func (s *sweeping) record(ctx context.Context, d due, f *Found) error {
 	r := f.Record
 	if s.seen[d.id] {
-		return nil // with the next unit
+		// Whatever is due about it later has an entry of its own.
+		if !containsKey(s.unit.Claims, d.key) {
+			s.done(d)
+		}
+		return nil
 	}
 	s.seen[d.id] = true
 	switch {
@@ -151,7 +162,7 @@ func (s *sweeping) record(ctx context.Context, d due, f *Found) error {
 	case expired && !s.now.Before(r.Expires.Add(ExpiredKept)):
 		s.result.Removed++
 		err = s.remove(ctx, r, &unit)
-	case expired, r.State == Spent && len(r.Value) > 0:
+	case expired && r.State != Expired, r.State == Spent && len(r.Value) > 0:
 		err = s.shredRecord(ctx, r, expired, &unit)
 	}
 	if errors.Is(err, ErrDamaged) || isErased(err) {

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/binary"
@@ -99,9 +100,6 @@ func (t *Tokenizer) tokenize(ctx context.Context, namespace string, b *tokenizin
 		b.items[i].settle(b.check(&b.items[i]))
 	}
 	if b.probing {
-		if err := b.look(ctx); err != nil {
-			return err
-		}
 		if err := b.reuse(ctx); err != nil {
 			return err
 		}
@@ -114,7 +112,9 @@ func (t *Tokenizer) tokenize(ctx context.Context, namespace string, b *tokenizin
 	if err := b.make(ctx); err != nil {
 		return err
 	}
-	b.rememberLike()
+	if err := b.rememberLike(); err != nil {
+		return err
+	}
 	if unit.Records == nil && unit.Claims == nil {
 		unit.Records, unit.Claims = b.records, b.claims
 	} else {
@@ -160,7 +160,6 @@ type item struct {
 	known  *probe // of its value, in the mode Convergent
 	once   *probe // of its idempotency key
 	token  *probe // of its token, if that is no sealed id
-	sum    []byte // of its content, for its idempotency key
 	like   *item  // an earlier one that it shares its token with
 	id     uint64 // of the record of its token
 	result TokenizeResult
@@ -260,7 +259,7 @@ func (b *tokenizing) keepNothing(it *item) error {
 func (b *tokenizing) probes(it *item) (err error) {
 	b.probing = b.probing || it.req.Import != "" || it.profile.Mode == Convergent || it.req.IdempotencyKey != ""
 	if it.req.Import != "" {
-		if err := checkImport(it.req.Import, it.value); err != nil {
+		if err := it.profile.checkImport(it.req.Import, it.value); err != nil {
 			return err
 		}
 		if it.token, err = newProbe(b.ring, tokenClaim, tokenContent(it.profile.Name, string(it.req.Import))); err != nil {
@@ -274,97 +273,139 @@ func (b *tokenizing) probes(it *item) (err error) {
 		}
 	}
 	if it.req.IdempotencyKey != "" && it.req.Import == "" {
-		if it.once, err = newProbe(b.ring, idempotencyClaim, idempotencyContent(it.req.Caller, it.req.IdempotencyKey)); err != nil {
-			return err
-		}
-		it.sum, err = it.contentSum(b.ring, b.ring.ActiveVersion(keystore.Index))
+		it.once, err = newProbe(b.ring, idempotencyClaim, idempotencyContent(it.req.Caller, it.req.IdempotencyKey))
 	}
 	return err
 }
 
-// contentSum returns a sum of all that makes two requests the same.
-func (it *item) contentSum(ring *keystore.Keyring, version uint32) ([]byte, error) {
+// content is all that makes two requests the same. The values of ephemeral types
+// are compared with the record, for as long as that has one.
+func (it *item) content() []byte {
 	content := convergentContent(it.profile.Name, it.req.Subject, nil)
 	content = appendField(content, it.labels)
 	content = binary.BigEndian.AppendUint64(content, uint64(it.req.TTL))
 	content = binary.BigEndian.AppendUint32(content, it.req.MaxUses)
-	content = append(content, it.value...)
+	if !it.profile.dataType.Ephemeral() { // of which nothing may outlive the record, not even this
+		content = append(content, it.value...)
+	}
+	return content
+}
+
+// contentSum returns the sum of the content that is kept with the idempotency key.
+func (it *item) contentSum(version uint32) ([]byte, error) {
+	content := it.content()
 	defer clear(content)
-	sum, err := ring.MACVersion(keystore.Index, version, "idempotent content", content)
+	sum, err := it.once.ring.MACVersion(keystore.Index, version, "idempotent content", content)
 	return sum[:sumSize], err
 }
 
 // open says whether an item still needs a token.
 func (it *item) open() bool { return !it.done && it.like == nil }
 
-// look reads all probes at once, and finds items that are alike.
-func (b *tokenizing) look(ctx context.Context) error {
-	var probes []*probe
-	var first map[string]*item
+// way is how an item may be led to a token that was made before.
+type way int
+
+const (
+	byKey   way = iota // the idempotency key
+	byToken            // of an import
+	byValue            // in the mode Convergent
+)
+
+// probe returns what an item is looked for by, nil for nothing.
+func (it *item) probe(by way) *probe {
+	switch by {
+	case byKey:
+		return it.once
+	case byToken:
+		return it.token
+	}
+	return it.known
+}
+
+// reuse answers the items that have a token already, and finds those that are
+// alike. One that is refused stands in the way of no other.
+func (b *tokenizing) reuse(ctx context.Context) error {
+	if err := b.reuseBy(ctx, byKey); err != nil {
+		return err
+	}
+	b.share(byKey)
+	if err := b.reuseBy(ctx, byToken); err != nil {
+		return err
+	}
+	if err := b.reuseBy(ctx, byValue); err != nil {
+		return err
+	}
+	b.share(byToken, byValue)
+	return nil
+}
+
+// share has items that still need a token share that of an earlier one.
+func (b *tokenizing) share(ways ...way) {
+	if len(b.items) == 1 {
+		return
+	}
+	first := make(map[string]*item, len(b.items))
 	for i := range b.items {
 		it := &b.items[i]
-		for _, p := range [...]*probe{it.once, it.known, it.token} {
-			if p == nil || !it.open() {
-				continue
-			}
-			if len(b.items) > 1 {
-				if first == nil {
-					first = make(map[string]*item, len(b.items))
-				}
+		for _, by := range ways {
+			if p := it.probe(by); p != nil && it.open() {
 				if earlier := first[string(p.newest())]; earlier != nil {
-					it.shareWith(earlier, p)
-					continue
+					it.settle(it.shareWith(earlier, by))
 				}
+			}
+		}
+		for _, by := range ways {
+			if p := it.probe(by); p != nil && it.open() {
 				first[string(p.newest())] = it
 			}
+		}
+	}
+}
+
+// shareWith has an item share the token of an earlier one, to which the same way
+// leads.
+func (it *item) shareWith(earlier *item, by way) error {
+	switch by {
+	case byKey:
+		if !bytes.Equal(it.content(), earlier.content()) {
+			return ErrIdempotency
+		}
+		it.once = nil // the earlier one sees to it
+	case byToken:
+		if it.profile != earlier.profile || subtle.ConstantTimeCompare(it.value, earlier.value) == 0 {
+			return ErrTokenTaken
+		}
+	case byValue:
+		if it.req.Import != earlier.req.Import && it.req.Import != "" {
+			return ErrHasToken
+		}
+	}
+	it.like = earlier
+	return nil
+}
+
+// reuseBy answers the items that one way leads to a token that can still be used.
+func (b *tokenizing) reuseBy(ctx context.Context, by way) error {
+	var probes []*probe
+	for i := range b.items {
+		if p := b.items[i].probe(by); p != nil && b.items[i].open() {
 			probes = append(probes, p)
 		}
 	}
-	return b.reader.look(ctx, probes...)
-}
-
-// shareWith has an item share the token of an earlier one, on account of a probe
-// that both have.
-func (it *item) shareWith(earlier *item, p *probe) {
-	switch {
-	case p == it.once && subtle.ConstantTimeCompare(it.sum, earlier.sum) == 0:
-		it.settle(ErrIdempotency)
-	case p == it.token && (it.profile != earlier.profile || subtle.ConstantTimeCompare(it.value, earlier.value) == 0):
-		it.settle(ErrTokenTaken)
-	case p == it.known && it.req.Import != "" && it.req.Import != earlier.req.Import:
-		it.settle(ErrHasToken)
-	default:
-		it.like = earlier
+	if len(probes) == 0 {
+		return nil
 	}
-}
-
-// reuse answers the items that have a token already: on account of their
-// idempotency keys, else of their tokens or values.
-func (b *tokenizing) reuse(ctx context.Context) error {
-	if err := b.reuseBy(ctx, b.answered); err != nil {
+	if err := b.look(ctx, probes...); err != nil {
 		return err
 	}
-	return b.reuseBy(ctx, func(it *item) (uint64, error) {
-		if it.token != nil && it.token.held() != nil {
-			return it.token.id()
-		}
-		if it.known != nil {
-			return it.known.id()
-		}
-		return 0, nil
-	})
-}
-
-// reuseBy answers the items whose records are known, and can still be used.
-func (b *tokenizing) reuseBy(ctx context.Context, known func(*item) (uint64, error)) error {
 	var ids []uint64
 	var items []*item
 	for i := range b.items {
 		it := &b.items[i]
-		if !it.open() {
+		if it.probe(by) == nil || !it.open() {
 			continue
 		}
-		id, err := known(it)
+		id, err := b.known(it, by)
 		if it.settle(err); id != 0 && err == nil {
 			ids, items = append(ids, id), append(items, it)
 		}
@@ -377,21 +418,29 @@ func (b *tokenizing) reuseBy(ctx context.Context, known func(*item) (uint64, err
 		return err
 	}
 	for i, it := range items {
-		it.settle(b.reuseOne(it, found[i]))
+		it.settle(b.reuseOne(it, found[i], by))
 		if it.done && it.result.Err == nil {
 			it.id = ids[i]
-			b.remember(it, it.id)
+			if err := b.remember(it, it.id); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// known returns the id of the record that a way leads to, 0 for none.
+func (b *tokenizing) known(it *item, by way) (uint64, error) {
+	if by == byKey {
+		return b.answered(it)
+	}
+	return it.probe(by).id()
+}
+
 // answered returns the id that a call with the idempotency key was answered
 // with, 0 if that is too long ago.
 func (b *tokenizing) answered(it *item) (uint64, error) {
-	if it.once == nil {
-		return 0, nil
-	}
+	versions := it.once.versions()
 	for i, value := range it.once.values {
 		if value == nil {
 			continue
@@ -400,11 +449,9 @@ func (b *tokenizing) answered(it *item) (uint64, error) {
 		if err != nil || !until.After(b.now) {
 			return 0, err
 		}
-		want := it.sum
-		if i > 0 {
-			if want, err = it.contentSum(b.ring, b.ring.Versions(keystore.Index)[i]); err != nil {
-				return 0, err
-			}
+		want, err := it.contentSum(versions[i])
+		if err != nil {
+			return 0, err
 		}
 		if subtle.ConstantTimeCompare(sum, want) == 0 {
 			return 0, ErrIdempotency
@@ -414,87 +461,107 @@ func (b *tokenizing) answered(it *item) (uint64, error) {
 	return 0, nil
 }
 
-// reuseOne answers an item with the token of a record, if that can still be
-// used. If it is gone, the item goes on.
-func (b *tokenizing) reuseOne(it *item, f Found) error {
-	if errors.Is(f.Err, ErrNotFound) {
-		return nil
-	}
-	if f.Err != nil {
-		return f.Err
-	}
-	o, err := b.open(f.Record)
-	if errors.Is(err, ErrSubjectErased) {
-		return nil
-	}
-	if err != nil {
+// reuseOne answers an item with the token of a record to which a way has led, if
+// that can still be used. If it is gone, the item goes on.
+func (b *tokenizing) reuseOne(it *item, f Found, by way) error {
+	o, err := b.openFound(f)
+	gone := errors.Is(err, ErrNotFound) || isErased(err)
+	if err != nil && !gone {
 		return err
 	}
-	imports := it.req.Import != ""
-	switch state := o.stateAt(b.now); {
-	case state == Revoked && !imports:
-		return ErrRevoked
-	case state == Spent && !imports:
-		return ErrSpent
-	case imports && it.token.held() != nil && state != Active && state != Revoked:
-		return ErrTokenTaken // by one that is no more, and must never mean something else
-	case imports && state == Spent:
-		return ErrHasToken
-	case state == Expired, state == Deleted:
-		return nil
+	state := Deleted
+	var token Token
+	if !gone {
+		defer clear(o.value)
+		state = o.stateAt(b.now)
+		if token, err = b.tokenOf(o); err != nil {
+			return err
+		}
 	}
-	token, err := b.tokenOf(o)
-	if err != nil {
-		return err
+	if it.req.Import != "" {
+		err = it.takeOver(o, state, token, by)
+	} else {
+		err = it.useAgain(o, state, by)
 	}
-	same := o.Profile == it.profile.Name && subtle.ConstantTimeCompare(o.value, it.value) == 1
+	if err == nil && (state == Active || state == Revoked) {
+		it.answer(token, o.Expires, true)
+	}
+	return err
+}
+
+// useAgain says why an item can't have the token that was made before, if there
+// is a reason. One that is gone is no reason.
+func (it *item) useAgain(o *opened, state State, by way) error {
 	switch {
-	case imports && it.token.held() != nil && !same:
+	case state == Revoked:
+		return ErrRevoked
+	case state == Spent:
+		return ErrSpent
+	case state != Active, it.same(o):
+		return nil
+	case by == byKey && it.profile.dataType.Ephemeral():
+		return ErrIdempotency
+	}
+	return ErrDamaged // the index points to the record of something else
+}
+
+// takeOver says why an import can't be what is there already, if there is a
+// reason. A token that is no more must never mean something else, so that is one.
+func (it *item) takeOver(o *opened, state State, token Token, by way) error {
+	usable := state == Active || state == Revoked
+	switch {
+	case by == byToken && (!usable || !it.same(o)):
 		return ErrTokenTaken
-	case imports && token != it.req.Import:
+	case by == byValue && (state == Spent || usable && token != it.req.Import):
 		return ErrHasToken
-	case !same:
+	case usable && !it.same(o):
 		return ErrDamaged // the index points to the record of something else
 	}
-	it.answer(token, o.Expires, true)
 	return nil
 }
 
-// rememberLike does the same for items that share the token of an earlier one on
-// account of their value.
-func (b *tokenizing) rememberLike() {
+// same says whether a record is that of the item's value.
+func (it *item) same(o *opened) bool {
+	return o.Profile == it.profile.Name && subtle.ConstantTimeCompare(o.value, it.value) == 1
+}
+
+// rememberLike does what remember does for items that share the token of an
+// earlier one on account of their value.
+func (b *tokenizing) rememberLike() error {
 	for i := range b.items {
 		it := &b.items[i]
-		if it.like == nil || it.once == nil || it.once.values == nil {
-			continue
-		}
-		known, err := b.answered(it)
-		if err != nil {
-			it.like = nil
-			it.settle(err)
+		if it.like == nil || it.once == nil {
 			continue
 		}
 		first := it.like
 		for first.like != nil {
 			first = first.like
 		}
-		if known == 0 && first.result.Err == nil && first.id != 0 {
-			b.remember(it, first.id)
+		if first.result.Err == nil && first.id != 0 {
+			if err := b.remember(it, first.id); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // remember has an idempotency key stand for what its call is answered with.
-func (b *tokenizing) remember(it *item, id uint64) {
+func (b *tokenizing) remember(it *item, id uint64) error {
 	if it.once == nil {
-		return
+		return nil
 	}
 	if held := it.once.held(); held != nil && binary.BigEndian.Uint64(held) == id {
-		return // it is remembered, and for how long is settled
+		return nil // it is remembered, and for how long is settled
+	}
+	sum, err := it.contentSum(it.once.versions()[0])
+	if err != nil {
+		return err
 	}
 	until := b.now.Add(it.profile.Idempotency)
-	b.claims = append(b.claims, it.once.claim(b.ring, onceValue(id, it.sum, until))...)
+	b.claims = append(b.claims, it.once.claim(onceValue(id, sum, until))...)
 	// With the id, since the key may be used again within the same second.
 	due := dueKey(b.ring.Namespace(), until, dueIdempotency, slices.Concat(it.once.newest(), idValue(id)))
 	b.claims = append(b.claims, Claim{Key: due, New: present})
+	return nil
 }

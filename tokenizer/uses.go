@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -37,6 +38,9 @@ func (d *detokenizing) use(p *profile, req *DetokenizeRequest, record Record) ([
 	}
 	if err := usable(state); err != nil {
 		return nil, err
+	}
+	if len(u.value) == 0 {
+		return nil, fmt.Errorf("%w: record %d is active and has no value", ErrDamaged, record.ID)
 	}
 	shown, err := p.show(u.value, req.Form)
 	if err != nil {

@@ -26,10 +26,10 @@ const yielding = 2 * time.Millisecond
 
 // sweep shreds and removes what is due, some in each unit.
 func (u *Upkeep) sweep(ctx context.Context) error {
-	limit := batch
+	limit, after := batch, []byte(nil)
 	for more := true; more && ctx.Err() == nil; {
 		var unit tokenizer.Unit
-		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, limit, &unit)
+		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, after, limit, &unit)
 		if err != nil {
 			return err
 		}
@@ -43,10 +43,12 @@ func (u *Upkeep) sweep(ctx context.Context) error {
 			return err
 		}
 		if !done {
-			// A call was faster. Fewer at once, so that one that always is doesn't
-			// hold up the others; the next period sees to the rest.
-			if limit /= 2; limit == 0 {
-				return nil
+			// A call was faster, or one of them can't be done. Fewer at once, and in
+			// the end without that one, so that it doesn't hold up the others.
+			if limit > 1 {
+				limit /= 2
+			} else {
+				limit, after = batch, swept.Next
 			}
 			wait(ctx, yielding)
 			continue
@@ -67,12 +69,17 @@ func (u *Upkeep) sweep(ctx context.Context) error {
 func (u *Upkeep) commitIfFresh(ctx context.Context, unit tokenizer.Unit, event *audit.Event) (done bool, err error) {
 	_, err = u.cfg.Audit.Commit(ctx, unit, event)
 	switch {
+	case err == nil:
+		return true, nil
 	case errors.Is(err, tokenizer.ErrConflict):
 		return false, nil
 	case errors.Is(err, keystore.ErrKeyVersion):
 		return false, u.cfg.Keystore.Reload(ctx, u.cfg.Namespace)
+	case errors.Is(err, tokenizer.ErrUnavailable), ctx.Err() != nil:
+		return false, err
 	}
-	return err == nil, err
+	u.cfg.Logger.Error("a unit of upkeep is refused", "action", event.Action, "error", err)
+	return false, nil
 }
 
 // ScrubSoon has what was deleted or replaced overwritten in the store's files,

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -139,6 +138,38 @@ func TestAWriteThatHangs(t *testing.T) {
 	}
 }
 
+// A step shares no transaction, whatever it arrives with.
+func TestAStepIsAGroupOfItsOwn(t *testing.T) {
+	h := openHeld(t)
+	var wg sync.WaitGroup
+	commit := func() {
+		if _, err := h.Commit(context.Background(), tokenizer.Unit{Event: event}); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Go(commit)
+	<-h.begun
+	steps := 0
+	for i := range 6 {
+		wg.Go(func() {
+			if i%3 == 0 {
+				commit()
+				return
+			}
+			step := func() error { steps++; return nil }
+			if err := h.submit(context.Background(), &write{ctx: context.Background(), step: step, done: make(chan struct{})}); err != nil {
+				t.Error(err)
+			}
+		})
+		h.waitFor(i + 1)
+	}
+	close(h.letGo)
+	wg.Wait()
+	if steps != 4 || h.transactions != 3 {
+		t.Errorf("%d steps and %d transactions, want 4 and 3", steps, h.transactions)
+	}
+}
+
 // shelf is a keystore.Shelf on a Store, as the service has it.
 type shelf struct{ *Store }
 
@@ -152,38 +183,5 @@ func TestShelf(t *testing.T) {
 		s := open(t, filepath.Join(t.TempDir(), "store.db"))
 		t.Cleanup(func() { closeChecked(t, s) })
 		return shelf{s}
-	})
-}
-
-func BenchmarkCommit(b *testing.B) {
-	s, err := Open(filepath.Join(b.TempDir(), "store.db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	body := make([]byte, 400)
-	keys := []keystore.WrappedKey{
-		{Namespace: "default", Class: keystore.Data, Version: 1, Created: time.Unix(1, 0), Wrapped: body},
-		{Namespace: "default", Class: keystore.Token, Version: 1, Created: time.Unix(1, 0), Wrapped: body},
-	}
-	if _, err := s.Commit(context.Background(), tokenizer.Unit{Keys: keys, Event: event}); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	b.SetParallelism(64)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			id, err := s.ReserveIDs(context.Background(), 1)
-			if err != nil {
-				b.Error(err)
-			}
-			_, err = s.Commit(context.Background(), tokenizer.Unit{
-				Records: []tokenizer.Record{{ID: id, Namespace: "default", Profile: "card", KeyVersion: 1, TokenVersion: 1, Value: body[:44]}},
-				Event:   func(tokenizer.Outcome) []byte { return body },
-			})
-			if err != nil {
-				b.Error(err)
-			}
-		}
 	})
 }

@@ -29,10 +29,10 @@ import (
 // pages. The newer one counts, unless its checksum is wrong; then the older does.
 // A transaction writes its pages, syncs, overwrites the older meta page, and
 // syncs. Let T be the latest transaction. Scrub writes to pages that are free for
-// T, and so does the transaction after T, for which it is all that it can know
-// that T is on the disk, whole. Pages that T has freed belong to the tree of the
-// older meta page, which is of no use any more: it would count again only if that
-// of T were lost, and nothing writes to that one before another is on the disk.
+// T. So does the transaction after T, and all that either needs for it is that T
+// is on the disk, whole. Pages that T has freed belong to the tree of the older
+// meta page, which is of no use any more: it would count again only if that of T
+// were lost, and nothing writes to that one before a later one is on the disk.
 // So Scrub may do at any moment, and stop anywhere, what the next transaction may
 // do: kill -9, a power cut and a torn page leave nothing but free pages that are
 // partly zeros.

@@ -1,0 +1,130 @@
+package boltstore
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// settled is a unit, and what becomes of it.
+type settled struct {
+	unit tokenizer.Unit
+	want error
+}
+
+// commitTogether commits units in their order in one transaction.
+func (h *held) commitTogether(t *testing.T, units []settled) {
+	t.Helper()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := h.Commit(context.Background(), tokenizer.Unit{Event: event}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-h.begun
+	for i, row := range units {
+		wg.Go(func() {
+			row.unit.Event = event
+			if _, err := h.Commit(context.Background(), row.unit); !errors.Is(err, row.want) {
+				t.Errorf("unit %d: %v, want %v", i, err, row.want)
+			}
+		})
+		h.waitFor(i + 1)
+	}
+	close(h.letGo)
+	wg.Wait()
+	if h.transactions != 2 {
+		t.Fatalf("%d transactions", h.transactions)
+	}
+}
+
+func key(class keystore.Class, version uint32) keystore.WrappedKey {
+	return keystore.WrappedKey{Namespace: "default", Class: class, Version: version, Created: time.Unix(1, 0).UTC(), Wrapped: []byte("wrapped")}
+}
+
+// under is a unit with a claim under an index key; "" stands for nothing.
+func under(version uint32, name, before, after string) tokenizer.Unit {
+	c := tokenizer.Claim{Key: []byte(name), Under: key(keystore.Index, version).ID()}
+	if before != "" {
+		c.Old = []byte(before)
+	}
+	if after != "" {
+		c.New = []byte(after)
+	}
+	return tokenizer.Unit{Claims: []tokenizer.Claim{c}}
+}
+
+// Units of one transaction see what those before have done, though records and
+// claims are put at its end.
+func TestUnitsSeeEachOther(t *testing.T) {
+	ctx, h := context.Background(), openHeld(t)
+	id, err := h.ReserveIDs(ctx, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := tokenizer.Record{ID: id, Namespace: "default", Profile: "card", Created: time.Unix(1, 0).UTC(), KeyVersion: 1, TokenVersion: 1, Value: []byte("sealed")}
+	second := first
+	second.Uses = 1
+	other := first
+	other.ID++
+	records := func(r ...tokenizer.Record) tokenizer.Unit { return tokenizer.Unit{Records: r} }
+	update := tokenizer.Unit{Updates: []tokenizer.Update{{Old: first, New: second}}}
+	remove := func(r tokenizer.Record) tokenizer.Unit { return tokenizer.Unit{Deletes: []tokenizer.Record{r}} }
+	conflict, version, taken := tokenizer.ErrConflict, keystore.ErrKeyVersion, tokenizer.ErrIDTaken
+	units := []settled{
+		{records(first), version}, // its keys come next
+		{tokenizer.Unit{Keys: []keystore.WrappedKey{key(keystore.Data, 1), key(keystore.Token, 1), key(keystore.Index, 1)}}, nil},
+		{under(1, "a", "", "v"), nil},
+		{under(1, "a", "", "w"), conflict},
+		{under(1, "b", "", "v"), nil},
+		{under(1, "c", "", "v"), nil},
+		{under(1, "c", "v", ""), nil},
+		{under(1, "c", "v", ""), conflict},
+		{tokenizer.Unit{Keys: []keystore.WrappedKey{key(keystore.Index, 2)}}, nil},
+		{under(1, "d", "", "v"), version},
+		{under(2, "d", "", "v"), nil},
+		{under(2, "a", "v", "w"), nil},
+		{tokenizer.Unit{Retire: key(keystore.Index, 1).ID()}, keystore.ErrKeyInUse},
+		{under(2, "b", "v", ""), nil},
+		{tokenizer.Unit{Retire: key(keystore.Index, 1).ID()}, nil},
+		{records(first, other), nil},
+		{records(first), taken},
+		{update, nil},
+		{update, conflict},
+		{remove(first), conflict},
+		{remove(second), nil},
+		{remove(second), conflict},
+		{remove(other), nil},
+	}
+	h.commitTogether(t, units)
+	values, err := h.Claimed(ctx, []byte("a"), []byte("b"), []byte("c"), []byte("d"))
+	if err != nil || string(values[0]) != "w" || values[1] != nil || values[2] != nil || string(values[3]) != "v" {
+		t.Errorf("claims %q, %v", values, err)
+	}
+	if profiles, err := h.Profiles(ctx, "default"); err != nil || len(profiles) != 0 {
+		t.Errorf("profiles %v, %v", profiles, err)
+	}
+	counts, err := h.Census(ctx, "default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range counts {
+		want := keystore.KeyCount{ID: c.ID}
+		switch c.ID {
+		case first.DataKey():
+			want.Sealed = 2
+		case key(keystore.Index, 1).ID():
+			want.Gone = true
+		case key(keystore.Index, 2).ID():
+			want.Records = 2
+		}
+		if c != want {
+			t.Errorf("census %+v, want %+v", c, want)
+		}
+	}
+}
