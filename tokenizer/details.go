@@ -8,7 +8,6 @@ import (
 
 // details are what is kept of a token beside its value, sealed like it.
 type details struct {
-	token       string // where it is not a sealed id
 	redemptions []redemption
 	labels      []byte // as appendMetadata makes them
 }
@@ -21,16 +20,14 @@ type redemption struct {
 
 // append appends the stored form, which is empty for zero details:
 //
-//	token(uvarint length, bytes)
-//	number of redemptions(uvarint), of each: id(length, bytes) until(8)
+//	number of redemptions(uvarint), of each: id(uvarint length, bytes) until(8)
 //	labels
 //
 // until is in Unix seconds, big endian.
 func (d details) append(dst []byte) []byte {
-	if d.token == "" && len(d.redemptions) == 0 && len(d.labels) == 0 {
+	if len(d.redemptions) == 0 && len(d.labels) == 0 {
 		return dst
 	}
-	dst = appendField(dst, d.token)
 	dst = binary.AppendUvarint(dst, uint64(len(d.redemptions)))
 	for _, r := range d.redemptions {
 		dst = appendField(dst, r.id)
@@ -49,7 +46,7 @@ func parseDetails(r Record, plain []byte) (details, error) {
 		return details{labels: plain}, nil
 	}
 	p := parser{rest: plain}
-	d := details{token: string(p.field())}
+	d := details{}
 	for n := p.uvarint(); n > 0 && !p.bad; n-- {
 		id := string(p.field())
 		d.redemptions = append(d.redemptions, redemption{id, time.Unix(int64(binary.BigEndian.Uint64(p.take(8))), 0)})

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -221,6 +222,8 @@ func (p *profile) show(value []byte, form Form) (Value, error) {
 	switch {
 	case form == Full:
 		return NewValue(string(value)), nil
+	case !p.isNormal(value):
+		return Value{}, fmt.Errorf("%w: a value is not of its profile's type, which may have been another", ErrDamaged)
 	case form == Masked:
 		return NewValue(string(p.dataType.Mask(nil, value))), nil
 	}
@@ -229,6 +232,14 @@ func (p *profile) show(value []byte, form Form) (Value, error) {
 		return Value{}, ErrNoPart
 	}
 	return NewValue(string(part)), nil
+}
+
+// isNormal says whether a value is in the normal form of the profile's type, which
+// is what masks and parts are made for.
+func (p *profile) isNormal(value []byte) bool {
+	normal, err := p.dataType.Normalize(make([]byte, 0, 64), string(value))
+	defer clear(normal)
+	return err == nil && bytes.Equal(normal, value)
 }
 
 // usable returns the error of a state, nil for Active.
@@ -262,6 +273,9 @@ func (r *reader) find(ctx context.Context, refs []*Reference, do func(i int, f *
 	var probes []*probe
 	var shaped []int
 	for i := range refs {
+		if refs[i].version == 0 && refs[i].Profile.Mode == FPE {
+			continue // of which nothing is stored
+		}
 		if refs[i].version == 0 {
 			p, err := newProbe(r.ring, tokenClaim, tokenContent(refs[i].Profile.Name, string(refs[i].token)))
 			if err != nil {
@@ -276,7 +290,7 @@ func (r *reader) find(ctx context.Context, refs []*Reference, do func(i int, f *
 		}
 	}
 	if len(probes) > 0 {
-		if err := r.look(ctx, probes...); err != nil {
+		if err := r.lookNewest(ctx, probes...); err != nil {
 			return err
 		}
 	}
@@ -313,12 +327,11 @@ func (r *reader) match(f *Found, ref *Reference, check [4]byte) error {
 		return nil
 	}
 	// Whoever can write to the store could have the index point elsewhere.
-	o, err := r.open(*record)
+	token, err := record.token(r.ring)
 	if err != nil {
 		return err
 	}
-	clear(o.value)
-	if o.details.token != string(ref.token) {
+	if token != ref.token {
 		return fmt.Errorf("%w: the index points to the record of another token", ErrDamaged)
 	}
 	return nil

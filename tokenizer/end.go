@@ -3,8 +3,6 @@ package tokenizer
 import (
 	"bytes"
 	"context"
-
-	"github.com/coatcheck/coatcheck/keystore"
 )
 
 // valueClaims returns the claims that remove by what a record is found by its
@@ -25,26 +23,24 @@ func (r *reader) valueClaims(ctx context.Context, o *opened) ([]Claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := known.keys
-	for _, version := range r.ring.Versions(keystore.Index) {
-		key, err := sumKey(r.ring, lookupClaim, version, lookupContent(o.Profile, o.value))
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, lookupKey(key, o.ID))
+	lookup, err := newLookupProbe(r.ring, o.Profile, o.value, o.ID)
+	if err != nil {
+		return nil, err
 	}
-	return r.release(ctx, o.ID, keys)
+	if err := r.lookNewest(ctx, known, lookup); err != nil {
+		return nil, err
+	}
+	return append(known.release(0, idValue(o.ID)), lookup.release(0, present)...), nil
 }
 
-// release returns the claims that remove those of the keys that are held, unless
-// they point to another record than that with the id.
-func (r *reader) release(ctx context.Context, id uint64, keys [][]byte) (claims []Claim, err error) {
+// release returns the claims that remove those of the keys that are held.
+func (r *reader) release(ctx context.Context, keys ...[]byte) (claims []Claim, err error) {
 	values, err := r.t.store.Claimed(ctx, keys...)
 	if err != nil {
 		return nil, err
 	}
 	for i, value := range values {
-		if bytes.Equal(value, present) || bytes.Equal(value, idValue(id)) {
+		if bytes.Equal(value, present) {
 			claims = append(claims, Claim{Key: keys[i], Old: value})
 		}
 	}
@@ -83,22 +79,25 @@ func (r *reader) remove(ctx context.Context, record Record, unit *Unit) error {
 		keys = append(keys, dueKey(record.Namespace, record.Expires.Add(ExpiredKept), dueRecord, idValue(record.ID)))
 	}
 	if len(keys) > 0 {
-		more, err := r.release(ctx, record.ID, keys)
+		more, err := r.release(ctx, keys...)
 		if err != nil {
 			return err
 		}
 		claims = append(claims, more...)
 	}
-	unit.Claims = append(unit.Claims, claims...)
-	if record.TokenVersion != 0 || err != nil {
-		unit.Deletes = append(unit.Deletes, record)
+	if record.TokenVersion != 0 {
+		unit.Deletes, unit.Claims = append(unit.Deletes, record), append(unit.Claims, claims...)
 		return nil
 	}
-	o.State, o.Subject = Deleted, 0
-	o.details.redemptions, o.details.labels = nil, nil
-	kept, err := r.seal(o)
-	if err == nil {
-		unit.Updates = append(unit.Updates, Update{Old: record, New: kept})
+	token, err := record.token(r.ring)
+	if err != nil {
+		return err
 	}
-	return err
+	kept := record
+	kept.State, kept.Subject = Deleted, 0
+	if err := kept.seal(r.ring, nil, nil, token, nil); err != nil {
+		return err
+	}
+	unit.Updates, unit.Claims = append(unit.Updates, Update{Old: record, New: kept}), append(unit.Claims, claims...)
+	return nil
 }

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -12,13 +13,14 @@ import (
 //
 //	token        the record of a token that is no sealed id
 //	convergent   the record of a value, in the mode convergent
-//	lookup       the records of a value: the id stands in the key
+//	lookup       the records of a value: their ids stand in the key
 //	subject      the record of a subject
 //	idempotency  what a call with an idempotency key was answered with
 //	owned        the records of a subject: their ids stand in the key
 //	due          what is to be done at a time: see sweep.go
 //
-// All but the last two are sums under a key of the keyring (PCI DSS 4.0.1,
+// Two more are no way to a record of a token: see declare.go and Signer. All
+// before owned are sums under a key of the keyring (PCI DSS 4.0.1,
 // 3.5.1.1): kind(1) namespace(length(1), bytes) version(4) sum(16).
 type claimKind byte
 
@@ -93,6 +95,7 @@ func underOf(ring *keystore.Keyring, kind claimKind) keystore.KeyID {
 type probe struct {
 	kind    claimKind
 	content []byte
+	suffix  []byte            // stands behind the sum
 	ring    *keystore.Keyring // that has the versions
 	keys    [][]byte          // the newest version's first
 	values  [][]byte          // what they hold
@@ -100,6 +103,13 @@ type probe struct {
 
 func newProbe(ring *keystore.Keyring, kind claimKind, content []byte) (*probe, error) {
 	p := &probe{kind: kind, content: content}
+	return p, p.renew(ring)
+}
+
+// newLookupProbe returns the probe of the claim by which a record is found by its
+// value.
+func newLookupProbe(ring *keystore.Keyring, profile string, value []byte, id uint64) (*probe, error) {
+	p := &probe{kind: lookupClaim, content: lookupContent(profile, value), suffix: lookupSuffix(id)}
 	return p, p.renew(ring)
 }
 
@@ -111,7 +121,7 @@ func (p *probe) renew(ring *keystore.Keyring) error {
 		if err != nil {
 			return err
 		}
-		p.keys = append(p.keys, key)
+		p.keys = append(p.keys, append(key, p.suffix...))
 	}
 	return nil
 }
@@ -147,13 +157,14 @@ func (p *probe) id() (uint64, error) {
 // claim returns the claims that put a value in the place of what is held.
 func (p *probe) claim(value []byte) (claims []Claim) {
 	claims = append(claims, Claim{Key: p.keys[0], Old: p.values[0], New: value, Under: underOf(p.ring, p.kind)})
-	return append(claims, p.release(1)...)
+	return append(claims, p.release(1, nil)...)
 }
 
-// release returns the claims that remove what is held, from the n-th key on.
-func (p *probe) release(n int) (claims []Claim) {
+// release returns the claims that remove what is held, from the n-th key on; if
+// value is not nil, only where that is held.
+func (p *probe) release(n int, value []byte) (claims []Claim) {
 	for i := n; i < len(p.keys); i++ {
-		if p.values[i] != nil {
+		if p.values[i] != nil && (value == nil || bytes.Equal(p.values[i], value)) {
 			claims = append(claims, Claim{Key: p.keys[i], Old: p.values[i]})
 		}
 	}
@@ -166,10 +177,9 @@ func idValue(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
 // present is what a claim holds whose key says it all.
 var present = []byte{1}
 
-// lookupKey is the key by which a record is found by its value.
-func lookupKey(sum []byte, id uint64) []byte {
-	return binary.BigEndian.AppendUint64(sum[:len(sum):len(sum)], id)
-}
+// lookupSuffix stands behind the sum of a value in the key by which a record is
+// found by it. The newest record comes first.
+func lookupSuffix(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, ^id) }
 
 // ownedKey is the key by which a record is found by its subject.
 func ownedKey(namespace string, subject, id uint64) []byte {

@@ -550,28 +550,110 @@ func TestIdempotencyKeysAreUsedAgain(t *testing.T) {
 	}
 }
 
-// A token that was deleted is not taken for one that the profile, now of another
-// mode, would decipher.
-func TestDeletedTokensAreNotDeciphered(t *testing.T) {
-	k := withProfiles(t, tokenizer.Profile{Name: "ssn", Type: "ssn", Format: "digits"})
-	deleted, err := k.make(t, request("ssn", "536228745"))
-	if err != nil {
-		t.Fatal(err)
+// A profile's tokens can't be made in another way than before, where that would
+// have one token stand for two values.
+func TestDeclare(t *testing.T) {
+	stored := tokenizer.Profile{Name: "ssn", Type: "ssn", Format: "digits"}
+	fpe := tokenizer.Profile{Name: "ssn", Type: "ssn", Format: "digits", Mode: tokenizer.FPE}
+	with := func(p tokenizer.Profile, change func(*tokenizer.Profile)) tokenizer.Profile {
+		change(&p)
+		return p
 	}
-	kept, err := k.make(t, request("ssn", "536228746"))
-	if err != nil {
-		t.Fatal(err)
+	oneWay := tokenizer.Profile{Name: "ssn", Type: "ssn", Mode: tokenizer.OneWay}
+	for _, row := range []struct {
+		name      string
+		was, is   tokenizer.Profile
+		used      bool // before it was declared
+		forbidden bool
+	}{
+		{"the same", stored, stored, true, false},
+		{"the same fpe", fpe, fpe, false, false},
+		{"other stored tokens", stored, with(stored, func(p *tokenizer.Profile) { p.Mode = tokenizer.Convergent }), true, false},
+		{"stored to fpe", stored, fpe, true, true},
+		{"stored to fpe, unused", stored, fpe, false, true},
+		{"fpe to stored", fpe, stored, false, true},
+		{"fpe to one-way", fpe, oneWay, false, false},
+		{"one-way to fpe", oneWay, fpe, false, false},
+		{"another key", fpe, with(fpe, func(p *tokenizer.Profile) { p.FPEKey = 2 }), false, true},
+		{"another form", fpe, with(fpe, func(p *tokenizer.Profile) { p.Shape.KeepLast = 2 }), false, true},
+		{"the default spelt out", fpe, with(fpe, func(p *tokenizer.Profile) { p.FPEKey, p.Shape.Luhn = 1, "any" }), false, false},
+		{"what tokens don't depend on", fpe, with(fpe, func(p *tokenizer.Profile) { p.Purposes = []string{"audit"} }), false, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			k := withProfiles(t, row.was)
+			declare := func(unit *tokenizer.Unit) error { return k.Declare(t.Context(), namespace, unit) }
+			if row.used {
+				k.tokenize(t, "ssn", "536228745")
+			}
+			for range 2 {
+				if err := k.attempt(t.Context(), declare); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tok, err := tokenizer.New(k.keys, k.store, []tokenizer.Profile{row.is})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.Tokenizer = tok
+			var refused *tokenizer.ProfileError
+			if err := k.attempt(t.Context(), declare); errors.As(err, &refused) != row.forbidden || !row.forbidden && err != nil {
+				t.Errorf("declared as %+v: %v", row.is, err)
+			}
+		})
 	}
-	k.remove(t, deleted.Token, "ssn")
-	tok, err := tokenizer.New(k.keys, k.store, []tokenizer.Profile{{Name: "ssn", Type: "ssn", Mode: tokenizer.FPE, Format: "digits"}})
-	if err != nil {
-		t.Fatal(err)
+	t.Run("used before it was declared", func(t *testing.T) {
+		k := withProfiles(t, stored)
+		k.tokenize(t, "ssn", "536228745")
+		tok, err := tokenizer.New(k.keys, k.store, []tokenizer.Profile{fpe})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var unit tokenizer.Unit
+		if err := tok.Declare(t.Context(), namespace, &unit); !errors.Is(err, tokenizer.ErrProfile) || !unit.Empty() {
+			t.Errorf("%v, and in the unit %d claims", err, len(unit.Claims))
+		}
+	})
+}
+
+// What is about somebody who has been erased can be deleted, and its token is not
+// made again; the index moves to another key all the same.
+func TestTokensOfTheErased(t *testing.T) {
+	k := withProfiles(t, tokenizer.Profile{Name: "small", Type: "text", Format: "template", Shape: format.ShapeOptions{Pattern: "T-[0-9]{2}"}},
+		tokenizer.Profile{Name: "opaque", Type: "text"})
+	made := make(map[tokenizer.Token]string)
+	for n := range 60 {
+		req := request([]string{"small", "opaque"}[n%2], text(n))
+		req.Subject = "alice"
+		token, err := k.make(t, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[token.Token] = req.Profile
 	}
-	k.Tokenizer = tok
-	if got, err := k.detokenize(t, namespace, deleted.Token, "ssn"); !errors.Is(err, tokenizer.ErrTokenNotFound) {
-		t.Errorf("a deleted token: %q, %v", got.Reveal(), err)
+	for _, r := range k.records(t, "") {
+		if r.Profile == "" {
+			if _, err := k.store.Commit(t.Context(), tokenizer.Unit{Deletes: []tokenizer.Record{r}, Event: event}); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	if got, err := k.detokenize(t, namespace, kept.Token, "ssn"); err != nil || got.Reveal() != "536228746" {
-		t.Errorf("one that is kept: %q, %v", got.Reveal(), err)
+	k.rotate(t, keystore.Index)
+	if _, failed := k.reindexAll(t); failed != 0 {
+		t.Errorf("%d entries of tokens didn't move", failed)
+	}
+	for token, profile := range made {
+		k.remove(t, token, profile)
+	}
+	if n := len(k.records(t, "opaque")); n != 0 {
+		t.Errorf("%d records of opaque tokens are left", n)
+	}
+	for range 70 {
+		again, err := k.make(t, request("small", "x"))
+		if err != nil || made[again.Token] != "" {
+			t.Fatalf("%+v, %v", again, err)
+		}
+	}
+	if _, err := k.make(t, request("small", "x")); !errors.Is(err, tokenizer.ErrFull) {
+		t.Fatalf("30 tokens of deleted records and 70 of others: %v", err)
 	}
 }

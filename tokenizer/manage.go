@@ -3,9 +3,7 @@ package tokenizer
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -173,7 +171,7 @@ func (r *reader) reschedule(ctx context.Context, before Record, expires time.Tim
 	}
 	if !before.Expires.IsZero() {
 		old := dueKey(before.Namespace, before.Expires, dueRecord, idValue(before.ID))
-		if claims, err = r.release(ctx, before.ID, [][]byte{old}); err != nil {
+		if claims, err = r.release(ctx, old); err != nil {
 			return nil, err
 		}
 	}
@@ -246,9 +244,23 @@ func (t *Tokenizer) Lookup(ctx context.Context, namespace, profile string, raw V
 }
 
 // lookupIDs returns the ids of the records of a value, the newest first, a few
-// more than MaxFound at most. The oldest version is looked at first: while one
-// key takes the place of another, entries move to the newer.
-func (r *reader) lookupIDs(ctx context.Context, content []byte) (ids []uint64, err error) {
+// more than MaxFound at most.
+func (r *reader) lookupIDs(ctx context.Context, content []byte) ([]uint64, error) {
+	for {
+		ids, err := r.lookedUp(ctx, content)
+		if err != nil {
+			return nil, err
+		}
+		if newer, err := r.renew(ctx, keystore.Index); err != nil || !newer {
+			return ids, err
+		}
+	}
+}
+
+// lookedUp is lookupIDs under the versions of the keyring at hand. The oldest is
+// looked at first: while one key takes the place of another, entries move to the
+// newer.
+func (r *reader) lookedUp(ctx context.Context, content []byte) (ids []uint64, err error) {
 	versions := r.ring.Versions(keystore.Index)
 	slices.Reverse(versions)
 	for _, version := range versions {
@@ -256,22 +268,16 @@ func (r *reader) lookupIDs(ctx context.Context, content []byte) (ids []uint64, e
 		if err != nil {
 			return nil, err
 		}
-		var after []byte
-		for {
-			claims, err := r.t.store.Claims(ctx, prefix, after, 1000)
+		claims, err := r.t.store.Claims(ctx, prefix, nil, 2*MaxFound)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range claims {
+			id, err := claimedID(c)
 			if err != nil {
 				return nil, err
 			}
-			for _, c := range claims {
-				if len(c.Key) != len(prefix)+8 {
-					return nil, fmt.Errorf("%w: a claim", ErrDamaged)
-				}
-				ids = append(ids, binary.BigEndian.Uint64(c.Key[len(prefix):]))
-				after = c.Key
-			}
-			if len(claims) < 1000 {
-				break
-			}
+			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)

@@ -51,6 +51,41 @@ func (r *reader) look(ctx context.Context, probes ...*probe) error {
 	return nil
 }
 
+// lookNewest is look for who commits nothing that rests on what it found, and
+// would not be told that entries have moved to a newer key: if something isn't
+// held it looks whether there is one, which another replica may have made, and
+// looks again. All probes are of one class.
+func (r *reader) lookNewest(ctx context.Context, probes ...*probe) error {
+	for {
+		if err := r.look(ctx, probes...); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(probes, func(p *probe) bool { return p.held() == nil }) {
+			return nil
+		}
+		if newer, err := r.renew(ctx, probes[0].kind.class()); err != nil || !newer {
+			return err
+		}
+		for _, p := range probes {
+			if err := p.renew(r.ring); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// renew takes over the newest keyring, and says whether its active key of the
+// class is newer than that of the one at hand.
+func (r *reader) renew(ctx context.Context, class keystore.Class) (newer bool, err error) {
+	was := r.ring.ActiveVersion(class)
+	ring, err := r.t.keys.Newer(ctx, r.ring.Namespace(), class, was+1)
+	if err != nil {
+		return false, err
+	}
+	r.ring = ring
+	return ring.ActiveVersion(class) > was, nil
+}
+
 // atOnce is how many records are in memory at once at most, where many are gone
 // through: of the largest values, 64 MiB.
 const atOnce = 64
@@ -179,6 +214,7 @@ func (r *reader) missing(found []Found) keystore.KeyID {
 type opened struct {
 	Record
 	value []byte // nil if it has been shredded
+	token Token  // "" if it is a sealed id
 	details
 }
 
@@ -197,15 +233,30 @@ func (r *reader) open(record Record) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.value, err = record.open(r.ring, key, partValue); err != nil {
+	if o.token, err = record.token(r.ring); err != nil {
 		return nil, err
 	}
 	plain, err := record.open(r.ring, key, partDetails)
 	if err != nil {
 		return nil, err
 	}
-	o.details, err = parseDetails(record, plain)
+	if o.details, err = parseDetails(record, plain); err != nil {
+		return nil, err
+	}
+	o.value, err = record.open(r.ring, key, partValue)
 	return o, err
+}
+
+// token returns the token that a record keeps, "" if that is a sealed id.
+func (r *Record) token(ring *keystore.Keyring) (Token, error) {
+	if r.TokenVersion != 0 || r.Profile == "" {
+		return "", nil
+	}
+	plain, err := r.open(ring, nil, partToken)
+	if err == nil && len(plain) == 0 {
+		err = fmt.Errorf("%w: record %d has no token", ErrDamaged, r.ID)
+	}
+	return Token(plain), err
 }
 
 // seal returns the record as it is to be stored from now on.
@@ -217,17 +268,14 @@ func (r *reader) seal(o *opened) (Record, error) {
 	}
 	plain := o.details.append(nil)
 	defer clear(plain)
-	err = renewed.seal(r.ring, key, o.value, plain)
+	err = renewed.seal(r.ring, key, o.value, o.token, plain)
 	return renewed, err
 }
 
 // tokenOf returns the token of a record.
 func (r *reader) tokenOf(o *opened) (Token, error) {
 	if o.TokenVersion == 0 {
-		if o.details.token == "" {
-			return "", fmt.Errorf("%w: record %d has no token", ErrDamaged, o.ID)
-		}
-		return Token(o.details.token), nil
+		return o.token, nil
 	}
 	token, err := sealID(r.ring, &o.Record)
 	if errors.Is(err, keystore.ErrKeyVersion) {

@@ -33,6 +33,10 @@ type Record struct {
 	Value        []byte // the normal form of the value, sealed; nil once it has been shredded
 	Details      []byte // sealed details, see details.go; nil when there are none
 
+	// Token is the token, sealed, where that is no sealed id; under the data key
+	// alone, so that it is still known when the subject's secret is gone.
+	Token []byte
+
 	// Legacy marks a record in the form that it was stored in before there were
 	// lives of tokens. All that form lacks is zero.
 	Legacy bool
@@ -91,12 +95,13 @@ const imported = 1
 //	namespace(uvarint length, bytes) profile(same)
 //	state(1) flags(1) expires(uvarint) subject(uvarint) max uses(uvarint) uses(uvarint)
 //	value(same) details(same)
+//	token(same)
 //
-// A legacy record, of format 1, lacks the third line. Times are in Unix
-// seconds, 0 for never; integers of fixed size are big endian; flag 1 is
+// A legacy record, of format 1, lacks the third and the last line. Times are in
+// Unix seconds, 0 for never; integers of fixed size are big endian; flag 1 is
 // Imported. It fails for a record that ParseRecord would refuse.
 func (r Record) AppendBinary(dst []byte) ([]byte, error) {
-	if len(r.Namespace) > 255 || len(r.Profile) > 255 || len(r.Value)+len(r.Details) > maxRecord-1024 {
+	if len(r.Namespace) > 255 || len(r.Profile) > 255 || len(r.Value)+len(r.Details)+len(r.Token) > maxRecord-1024 {
 		return dst, fmt.Errorf("tokenizer: record %d is too large to be stored", r.ID)
 	}
 	if r.State > Deleted || r.expires() < 0 || (r.Legacy && !r.plain()) {
@@ -117,7 +122,11 @@ func (r Record) AppendBinary(dst []byte) ([]byte, error) {
 		dst = binary.AppendUvarint(dst, uint64(r.Uses))
 	}
 	dst = appendField(dst, r.Value)
-	return appendField(dst, r.Details), nil
+	dst = appendField(dst, r.Details)
+	if !r.Legacy {
+		dst = appendField(dst, r.Token)
+	}
+	return dst, nil
 }
 
 func (r *Record) format() byte {
@@ -144,7 +153,7 @@ func (r *Record) expires() int64 {
 
 // plain says whether a record has nothing that a legacy one can't have.
 func (r *Record) plain() bool {
-	return r.State == Active && !r.Imported && r.Expires.IsZero() && r.Subject == 0 && r.MaxUses == 0 && r.Uses == 0
+	return r.State == Active && !r.Imported && r.Expires.IsZero() && r.Subject == 0 && r.MaxUses == 0 && r.Uses == 0 && len(r.Token) == 0
 }
 
 // ParseRecord reads the stored form of the record with the id. The result
@@ -169,6 +178,9 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 	}
 	r.Value = append([]byte(nil), p.field()...)
 	r.Details = append([]byte(nil), p.field()...)
+	if !r.Legacy {
+		r.Token = append([]byte(nil), p.field()...)
+	}
 	if p.bad || len(p.rest) != 0 || len(b) > maxRecord ||
 		len(r.Namespace) > 255 || len(r.Profile) > 255 {
 		return Record{}, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
@@ -225,7 +237,7 @@ func (r Record) Equal(o Record) bool {
 	return r.SameOrigin(o) && r.KeyVersion == o.KeyVersion && r.Legacy == o.Legacy && r.State == o.State &&
 		r.Imported == o.Imported && r.Expires.Equal(o.Expires) && r.Subject == o.Subject &&
 		r.MaxUses == o.MaxUses && r.Uses == o.Uses &&
-		bytes.Equal(r.Value, o.Value) && bytes.Equal(r.Details, o.Details)
+		bytes.Equal(r.Value, o.Value) && bytes.Equal(r.Details, o.Details) && bytes.Equal(r.Token, o.Token)
 }
 
 // DataKey names the data key that seals the record.
@@ -241,7 +253,7 @@ func (r Record) TokenKey() keystore.KeyID {
 
 // Ciphertexts returns how many times its data key has sealed for the record.
 func (r *Record) Ciphertexts() (n uint64) {
-	for _, sealed := range [...][]byte{r.Value, r.Details} {
+	for _, sealed := range [...][]byte{r.Value, r.Details, r.Token} {
 		if len(sealed) > 0 {
 			n++
 		}
@@ -313,6 +325,7 @@ type part byte
 const (
 	partValue   part = 'v'
 	partDetails part = 'm'
+	partToken   part = 't'
 )
 
 // additionalData appends what a ciphertext is bound to (DESIGN.md section 5:
@@ -340,11 +353,12 @@ func (r *Record) additionalData(dst []byte, p part) []byte {
 // maxAdditional is room for the additional data of a usual record.
 const maxAdditional = 192
 
-// seal encrypts value and details into the record, whose header is complete but
-// for the key version, under the ring's newest data key and, if the record has
-// a subject, the subject's secret. What is empty is not there.
-func (r *Record) seal(ring *keystore.Keyring, secret *[keystore.SubjectSecretSize]byte, value, details []byte) (err error) {
-	r.Legacy, r.Value, r.Details = false, nil, nil
+// seal encrypts value, token and details into the record, whose header is
+// complete but for the key version, under the ring's newest data key and, if the
+// record has a subject, value and details under the subject's secret. What is
+// empty is not there.
+func (r *Record) seal(ring *keystore.Keyring, secret *secret, value []byte, token Token, details []byte) (err error) {
+	r.Legacy, r.Value, r.Details, r.Token = false, nil, nil, nil
 	if len(value) > 0 {
 		if r.Value, err = r.sealPart(ring, secret, value, partValue); err != nil {
 			return err
@@ -355,6 +369,11 @@ func (r *Record) seal(ring *keystore.Keyring, secret *[keystore.SubjectSecretSiz
 			return err
 		}
 	}
+	if len(token) > 0 {
+		if r.Token, err = r.sealPart(ring, nil, []byte(token), partToken); err != nil {
+			return err
+		}
+	}
 	if r.Ciphertexts() == 0 {
 		r.KeyVersion = ring.ActiveVersion(keystore.Data)
 	}
@@ -362,9 +381,9 @@ func (r *Record) seal(ring *keystore.Keyring, secret *[keystore.SubjectSecretSiz
 }
 
 // sealPart encrypts one part.
-func (r *Record) sealPart(ring *keystore.Keyring, secret *[keystore.SubjectSecretSize]byte, plain []byte, p part) (sealed []byte, err error) {
+func (r *Record) sealPart(ring *keystore.Keyring, secret *secret, plain []byte, p part) (sealed []byte, err error) {
 	additional := r.additionalData(make([]byte, 0, maxAdditional), p)
-	if r.Subject != 0 {
+	if r.Subject != 0 && p != partToken {
 		sealed, r.KeyVersion, err = ring.SealFor(nil, plain, additional, secret)
 	} else {
 		sealed, r.KeyVersion, err = ring.Seal(nil, plain, additional)
@@ -374,17 +393,20 @@ func (r *Record) sealPart(ring *keystore.Keyring, secret *[keystore.SubjectSecre
 
 // open decrypts one part of the record, nil if it isn't there. A record that
 // doesn't open under the key that it names is ErrDamaged.
-func (r *Record) open(ring *keystore.Keyring, secret *[keystore.SubjectSecretSize]byte, p part) (plain []byte, err error) {
+func (r *Record) open(ring *keystore.Keyring, secret *secret, p part) (plain []byte, err error) {
 	sealed := r.Value
-	if p == partDetails {
+	switch p {
+	case partDetails:
 		sealed = r.Details
+	case partToken:
+		sealed = r.Token
 	}
 	if len(sealed) == 0 {
 		return nil, nil
 	}
 	var buf [maxAdditional]byte
 	additional := r.additionalData(buf[:0], p)
-	if r.Subject != 0 {
+	if r.Subject != 0 && p != partToken {
 		plain, err = ring.OpenFor(nil, r.KeyVersion, sealed, additional, secret)
 	} else {
 		plain, err = ring.Open(nil, r.KeyVersion, sealed, additional)

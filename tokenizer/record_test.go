@@ -22,7 +22,7 @@ var (
 		ID: 0x0102030405060708, Namespace: "default", Profile: "cvv",
 		Created: time.Unix(1_764_000_000, 0).UTC(), Expires: time.Unix(1_764_000_900, 0).UTC(), KeyVersion: 300, TokenVersion: 5,
 		Check: [4]byte{0xde, 0xad, 0xbe, 0xef}, State: Spent, Imported: true, Subject: 0x1122334455, MaxUses: 200, Uses: 199,
-		Value: []byte("sealed value"), Details: []byte("sealed details"),
+		Value: []byte("sealed value"), Details: []byte("sealed details"), Token: []byte("sealed token"),
 	}
 )
 
@@ -40,15 +40,19 @@ func testRecordVector(t *testing.T, golden Record, path, sealed string) {
 	pairs := mustMetadata(t, map[string]string{"order": "42", "channel": "web"})
 	if !golden.Legacy {
 		pairs = (details{
-			token: "7420 0012", redemptions: []redemption{{"attempt-1", time.Unix(1_764_000_600, 0)}}, labels: pairs,
+			redemptions: []redemption{{"attempt-1", time.Unix(1_764_000_600, 0)}}, labels: pairs,
 		}).append(nil)
 	}
-	for name, got := range map[string][]byte{
+	got := map[string][]byte{
 		"stored":                 stored,
 		"additional value":       golden.additionalData(nil, partValue),
 		"additional " + sealed:   golden.additionalData(nil, partDetails),
 		sealed + " of two pairs": pairs,
-	} {
+	}
+	if !golden.Legacy {
+		got["additional token"] = golden.additionalData(nil, partToken)
+	}
+	for name, got := range got {
 		if want := vectors[name]; !bytes.Equal(got, want) {
 			t.Errorf("%s is %x, want %x", name, got, want)
 		}

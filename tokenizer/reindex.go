@@ -91,14 +91,18 @@ func (r *reader) outdatedClaims(ctx context.Context, after []byte, limit int) (c
 
 // claimedID returns the id of the record that a claim points to.
 func claimedID(c Claimed) (uint64, error) {
-	b := c.Value
-	if claimKind(c.Key[0]) == lookupClaim {
-		b = c.Key
+	b, lookup := c.Value, claimKind(c.Key[0]) == lookupClaim
+	if lookup {
+		b = c.Key[max(0, len(c.Key)-8):]
 	}
-	if len(b) < 8 {
+	if len(b) != 8 {
 		return 0, fmt.Errorf("%w: a claim", ErrDamaged)
 	}
-	return binary.BigEndian.Uint64(b[len(b)-8:]), nil
+	id := binary.BigEndian.Uint64(b)
+	if lookup {
+		id = ^id // see lookupSuffix
+	}
+	return id, nil
 }
 
 // renewedKey returns the key of a claim under the active version.
@@ -114,18 +118,22 @@ func (r *reader) renewedKey(c *Claimed, f *Found) ([]byte, error) {
 		}
 		return sumKey(r.ring, kind, r.ring.ActiveVersion(keystore.Subject), []byte(s.name))
 	}
+	version := r.ring.ActiveVersion(keystore.Index)
+	if kind == tokenClaim {
+		token, err := f.Record.token(r.ring)
+		if err != nil {
+			return nil, err
+		}
+		return sumKey(r.ring, kind, version, tokenContent(f.Record.Profile, string(token)))
+	}
 	o, err := r.open(f.Record)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(o.value)
-	version := r.ring.ActiveVersion(keystore.Index)
-	switch kind {
-	case tokenClaim:
-		return sumKey(r.ring, kind, version, tokenContent(o.Profile, o.details.token))
-	case lookupClaim:
+	if kind == lookupClaim {
 		key, err := sumKey(r.ring, kind, version, lookupContent(o.Profile, o.value))
-		return lookupKey(key, o.ID), err
+		return append(key, lookupSuffix(o.ID)...), err
 	}
 	name := ""
 	s, err := r.subject(o.Subject)

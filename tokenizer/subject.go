@@ -42,7 +42,7 @@ func newSubject(ring *keystore.Keyring, record *Record, name string) (*subject, 
 	_, _ = rand.Read(s.secret[:]) // it never fails
 	plain := append(append(make([]byte, 0, len(s.secret)+len(name)), s.secret[:]...), name...)
 	defer clear(plain)
-	return s, record.seal(ring, nil, plain, nil)
+	return s, record.seal(ring, nil, plain, "", nil)
 }
 
 // openSubject opens the record of a subject. One that is gone, or has no secret
@@ -88,7 +88,7 @@ func (r *reader) findSubject(ctx context.Context, name string) (*subject, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.look(ctx, p); err != nil {
+	if err := r.lookNewest(ctx, p); err != nil {
 		return nil, err
 	}
 	id, err := p.id()

@@ -160,6 +160,7 @@ type item struct {
 	known  *probe // of its value, in the mode Convergent
 	once   *probe // of its idempotency key
 	token  *probe // of its token, if that is no sealed id
+	hunt   *hunt  // for its token, if that is drawn
 	like   *item  // an earlier one that it shares its token with
 	id     uint64 // of the record of its token
 	result TokenizeResult

@@ -70,6 +70,7 @@ type Tokenizer struct {
 	keys     *keystore.Keystore
 	store    Store
 	profiles map[string]*profile
+	full     fullFrames
 	now      func() time.Time
 }
 

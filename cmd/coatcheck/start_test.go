@@ -90,6 +90,38 @@ func TestLostKeysAreNotReplaced(t *testing.T) {
 	}
 }
 
+// A profile that would make its tokens in another way than before is refused, and
+// the store is none the worse.
+func TestAProfileOfAnotherKindIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "instance")
+	start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0").terminate(t)
+	path := filepath.Join(dir, "coatcheck.yaml")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, to := range map[string]string{
+		"type: ssn": "type: ssn\n    mode: fpe\n    format: digits",
+		"mode: convergent\n    format: digits # as long as the number, and never a valid one\n    keep_last: 4\n    lookup: true": "mode: fpe\n    format: digits\n    keep_last: 4",
+	} {
+		changed := strings.Replace(string(good), from, to, 1)
+		if changed == string(good) {
+			t.Fatalf("the sample configuration has no %q", from)
+		}
+		if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, stderr := run("serve", "--config", path)
+		if code != 1 || !strings.Contains(lastLine(stderr), "its tokens were stored, and now would be enciphered") {
+			t.Errorf("%s: exit code %d: %s", to, code, lastLine(stderr))
+		}
+	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "serve", "--config", path).terminate(t)
+}
+
 // With the passphrase in a file, everything survives a restart too.
 func TestPassphrase(t *testing.T) {
 	base := t.TempDir()

@@ -87,11 +87,12 @@ func sealedAnew(u *tokenizer.Update) (sealed, moved uint64) {
 	if u.Old.KeyVersion != u.New.KeyVersion {
 		return u.New.Ciphertexts(), u.New.Ciphertexts()
 	}
-	if len(u.New.Value) > 0 && !bytes.Equal(u.Old.Value, u.New.Value) {
-		sealed++
-	}
-	if len(u.New.Details) > 0 && !bytes.Equal(u.Old.Details, u.New.Details) {
-		sealed++
+	for _, part := range [...]struct{ was, is []byte }{
+		{u.Old.Value, u.New.Value}, {u.Old.Details, u.New.Details}, {u.Old.Token, u.New.Token},
+	} {
+		if len(part.is) > 0 && !bytes.Equal(part.was, part.is) {
+			sealed++
+		}
 	}
 	return sealed, 0
 }

@@ -131,5 +131,5 @@ func (g *txGroup) checkInserts(records []tokenizer.Record) (inserts []insert, er
 
 // formSize is room for the stored form of a record.
 func formSize(r *tokenizer.Record) int {
-	return 72 + len(r.Namespace) + len(r.Profile) + len(r.Value) + len(r.Details)
+	return 72 + len(r.Namespace) + len(r.Profile) + len(r.Value) + len(r.Details) + len(r.Token)
 }

@@ -138,7 +138,10 @@ func testSealedAnew(t *testing.T, h Harness) {
 		{"to another key", func(r *tokenizer.Record) { r.KeyVersion = 8; r.Value, r.Details = []byte("v4"), []byte("d4") }, 2, 2},
 		{"under that", func(r *tokenizer.Record) { r.Value, r.Details = []byte("v5"), []byte("d5") }, 2, 0},
 		{"shredded", func(r *tokenizer.Record) { r.State, r.Value, r.Details = tokenizer.Expired, nil, []byte("d6") }, 1, 0},
-		{"empty", func(r *tokenizer.Record) { r.State, r.Details = tokenizer.Deleted, nil }, 0, 0},
+		{"with a token", func(r *tokenizer.Record) { r.Token = []byte("t1") }, 1, 0},
+		{"with another", func(r *tokenizer.Record) { r.Token, r.Details = []byte("t2"), []byte("d7") }, 2, 0},
+		{"the token alone", func(r *tokenizer.Record) { r.Details = nil }, 0, 0},
+		{"empty", func(r *tokenizer.Record) { r.State, r.Token = tokenizer.Deleted, nil }, 0, 0},
 		{"and back", func(r *tokenizer.Record) { r.KeyVersion = 7 }, 0, 0},
 	} {
 		u := changed(now, row.change)

@@ -135,7 +135,8 @@ func malformed(t *testing.T, s tokenizer.Store, name string, unit tokenizer.Unit
 	}
 }
 
-// record returns a record with every field set.
+// record returns a record with every field set but Token, since its token is a
+// sealed id.
 func record(id uint64) tokenizer.Record {
 	return tokenizer.Record{
 		ID: id, Namespace: "default", Profile: "card",

@@ -192,11 +192,15 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	if err != nil {
 		return err
 	}
-	if err := systemEvent(ctx, f.log, cfg.Policy, audit.ActionStart); err != nil {
-		return fmt.Errorf("audit: %w", err)
+	declare := func(unit *tokenizer.Unit) error {
+		return cfg.Tokenizer.Declare(ctx, server.DefaultNamespace, unit)
+	}
+	if err := systemEvent(ctx, f.log, cfg.Policy, audit.ActionStart, declare); err != nil {
+		return fmt.Errorf("start: %w", err)
 	}
 	defer func() {
-		err = errors.Join(err, systemEvent(context.WithoutCancel(ctx), f.log, cfg.Policy, audit.ActionStop))
+		nothing := func(*tokenizer.Unit) error { return nil }
+		err = errors.Join(err, systemEvent(context.WithoutCancel(ctx), f.log, cfg.Policy, audit.ActionStop, nothing))
 	}()
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -273,12 +277,19 @@ func closeStore(store *boltstore.Store) error {
 // systemEventTimeout is how long the commit of a system event is waited for.
 const systemEventTimeout = 10 * time.Second
 
-// systemEvent commits something that the service does by itself and that
-// changes nothing.
-func systemEvent(ctx context.Context, log *audit.Log, p *policy.Policy, action string) error {
+// systemEvent commits something that the service does by itself, with what is
+// prepared for it; anew if another replica was faster.
+func systemEvent(ctx context.Context, log *audit.Log, p *policy.Policy, action string, prepare func(*tokenizer.Unit) error) error {
 	ctx, cancel := context.WithTimeout(ctx, systemEventTimeout)
 	defer cancel()
-	event := audit.SystemEvent(action, "", p.Hash())
-	_, err := log.Commit(ctx, tokenizer.Unit{}, &event)
-	return err
+	for {
+		var unit tokenizer.Unit
+		if err := prepare(&unit); err != nil {
+			return err
+		}
+		event := audit.SystemEvent(action, "", p.Hash())
+		if _, err := log.Commit(ctx, unit, &event); !errors.Is(err, tokenizer.ErrConflict) {
+			return err
+		}
+	}
 }
