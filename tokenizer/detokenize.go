@@ -115,7 +115,7 @@ type DetokenizeResult struct {
 //
 // Errors: ErrTokenNotFound, ErrInvalidToken, ErrNoPart, ErrInvalidRedemption,
 // ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
-// that of keystore.Keystore.Keyring, or that of ctx.
+// keystore.ErrKeySpent, that of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req DetokenizeRequest, unit *Unit) (DetokenizeResult, error) {
 	results, err := t.DetokenizeAll(ctx, namespace, []DetokenizeRequest{req}, MaxValue, unit)
 	if err != nil {
@@ -129,7 +129,7 @@ func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req Detoke
 // values have at most room bytes: those that have no room left are ErrNoRoom, and
 // no use of their tokens.
 //
-// Errors, of all requests together: ErrUnavailable, that of
+// Errors, of all requests together: ErrUnavailable, keystore.ErrKeySpent, that of
 // keystore.Keystore.Keyring, or that of ctx. The unit is unchanged after an
 // error.
 func (t *Tokenizer) DetokenizeAll(ctx context.Context, namespace string, reqs []DetokenizeRequest, room int, unit *Unit) ([]DetokenizeResult, error) {

@@ -93,8 +93,8 @@ type Change struct {
 // Update changes a token that is active or revoked, and returns what is known of
 // it then. What is to be written is added to the unit, if anything is.
 //
-// Errors: ErrInvalidMetadata, ErrInvalidTTL, ErrExpired, ErrSpent, and those of
-// Get.
+// Errors: ErrInvalidMetadata, ErrInvalidTTL, ErrExpired, ErrSpent,
+// keystore.ErrKeySpent, and those of Get.
 func (t *Tokenizer) Update(ctx context.Context, namespace string, ref Reference, change Change, unit *Unit) (TokenInfo, error) {
 	r, err := t.reader(ctx, namespace)
 	if err != nil {
@@ -183,7 +183,7 @@ func (r *reader) reschedule(ctx context.Context, before Record, expires time.Tim
 
 // Delete adds to the unit what deletes a token with all that is behind it.
 //
-// Errors: those of Get.
+// Errors: keystore.ErrKeySpent, and those of Get but ErrSubjectErased.
 func (t *Tokenizer) Delete(ctx context.Context, namespace string, ref Reference, unit *Unit) error {
 	r, err := t.reader(ctx, namespace)
 	if err != nil {
