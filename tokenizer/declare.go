@@ -42,6 +42,9 @@ func (t *Tokenizer) Declare(ctx context.Context, namespace string, unit *Unit) e
 		p := t.profiles[name]
 		made := p.making()
 		was := string(held[i])
+		if held[i] != nil && was == "" {
+			return fmt.Errorf("%w: what profile %s was declared as", ErrDamaged, name)
+		}
 		if was == "" && counts[name] > 0 {
 			was = madeStored // before profiles were declared in the store
 		}

@@ -38,13 +38,16 @@ func (c *clock) pass(d time.Duration) {
 // sweep does all that is due.
 func (k kit) sweep(t testing.TB) (total tokenizer.Swept) {
 	t.Helper()
+	var after []byte
 	for more := true; more; {
+		var next []byte
 		err := k.attempt(t.Context(), func(unit *tokenizer.Unit) error {
-			s, err := k.Sweep(t.Context(), namespace, nil, 5, unit)
+			s, err := k.Sweep(t.Context(), namespace, after, 5, unit)
 			total.Shredded, total.Removed, total.Failed = total.Shredded+s.Shredded, total.Removed+s.Removed, total.Failed+s.Failed
-			more = s.More
+			more, next = s.More, s.Next
 			return err
 		})
+		after = next
 		if err != nil {
 			t.Fatal(err)
 		}

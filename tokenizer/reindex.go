@@ -12,8 +12,8 @@ import (
 
 // Reindexed says what Reindex has found and prepared.
 type Reindexed struct {
-	Moved  int    // claims in the unit
-	Failed int    // claims whose records are gone or don't open, and are left as they are
+	Moved  int    // claims that come under the active key, or go since they lead nowhere
+	Failed int    // claims that are damaged, or whose records don't open, and are left as they are
 	Next   []byte // where to go on, nil at the end
 }
 
@@ -34,18 +34,21 @@ func (t *Tokenizer) Reindex(ctx context.Context, namespace string, after []byte,
 	if err != nil || len(claims) == 0 {
 		return Reindexed{}, err
 	}
-	ids := make([]uint64, len(claims))
-	for i, c := range claims {
-		if ids[i], err = claimedID(c); err != nil {
-			return Reindexed{}, err
-		}
-	}
 	result := Reindexed{Next: claims[len(claims)-1].Key}
+	ids, sound := make([]uint64, 0, len(claims)), claims[:0]
+	for _, c := range claims {
+		id, err := claimedID(c)
+		if err != nil {
+			result.Failed++
+			continue
+		}
+		ids, sound = append(ids, id), append(sound, c)
+	}
 	var moved []Claim
 	err = r.each(ctx, ids, func(i int, f *Found) error {
-		c := &claims[i]
+		c := &sound[i]
 		key, err := r.renewedKey(c, f)
-		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) || isErased(err) {
+		if errors.Is(err, ErrDamaged) || isErased(err) {
 			result.Failed++
 			return nil
 		}
@@ -53,8 +56,10 @@ func (t *Tokenizer) Reindex(ctx context.Context, namespace string, after []byte,
 			return err
 		}
 		result.Moved++
-		moved = append(moved, Claim{Key: c.Key, Old: c.Value},
-			Claim{Key: key, New: c.Value, Under: underOf(r.ring, claimKind(c.Key[0]))})
+		moved = append(moved, Claim{Key: c.Key, Old: c.Value})
+		if key != nil {
+			moved = append(moved, Claim{Key: key, New: c.Value, Under: underOf(r.ring, claimKind(c.Key[0]))})
+		}
 		return nil
 	})
 	if err != nil {
@@ -92,7 +97,7 @@ func (r *reader) outdatedClaims(ctx context.Context, after []byte, limit int) (c
 // claimedID returns the id of the record that a claim points to.
 func claimedID(c Claimed) (uint64, error) {
 	b, lookup := c.Value, claimKind(c.Key[0]) == lookupClaim
-	if lookup {
+	if lookup && len(b) > 0 {
 		b = c.Key[max(0, len(c.Key)-8):]
 	}
 	if len(b) != 8 {
@@ -105,12 +110,16 @@ func claimedID(c Claimed) (uint64, error) {
 	return id, nil
 }
 
-// renewedKey returns the key of a claim under the active version.
+// renewedKey returns the key of a claim under the active version, nil if the claim
+// leads nowhere any more.
 func (r *reader) renewedKey(c *Claimed, f *Found) ([]byte, error) {
-	if f.Err != nil {
-		return nil, f.Err
-	}
 	kind := claimKind(c.Key[0])
+	if errors.Is(f.Err, ErrNotFound) && kind != tokenClaim { // ids are never used again
+		return nil, nil
+	}
+	if f.Err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDamaged, f.Err)
+	}
 	if kind == subjectClaim {
 		s, err := openSubject(r.ring, *f)
 		if err != nil {
@@ -131,6 +140,9 @@ func (r *reader) renewedKey(c *Claimed, f *Found) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(o.value)
+	if len(o.value) == 0 {
+		return nil, nil // it has been shredded
+	}
 	if kind == lookupClaim {
 		key, err := sumKey(r.ring, kind, version, lookupContent(o.Profile, o.value))
 		return append(key, lookupSuffix(o.ID)...), err

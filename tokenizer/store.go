@@ -60,10 +60,12 @@ type Store interface {
 	// Errors: ErrUnavailable, or that of ctx.
 	Records(ctx context.Context, ids ...uint64) ([]Found, error)
 
-	// Claimed returns what the keys hold, in their order, nil for one that holds
-	// nothing. All are read at one moment. The result is the caller's own copy.
+	// Claimed returns what the keys hold, in their order: nil for one that holds
+	// nothing, and for one whose claim is damaged an empty value, which no claim
+	// has. All are read at one moment, unless any is damaged. The result is the
+	// caller's own copy.
 	//
-	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	// Errors: ErrUnavailable, or that of ctx.
 	Claimed(ctx context.Context, keys ...[]byte) (values [][]byte, err error)
 
 	// Claims goes through the claims whose keys begin with the prefix, in the
@@ -280,8 +282,9 @@ type Claim struct {
 
 // Claimed is a claim that is held.
 type Claimed struct {
-	Key, Value []byte
-	Under      keystore.KeyID
+	Key   []byte
+	Value []byte // empty if the claim is damaged
+	Under keystore.KeyID
 }
 
 // MaxClaim bounds what a claim is made of, in bytes.

@@ -12,9 +12,9 @@ import (
 type Swept struct {
 	Shredded int    // records whose values go
 	Removed  int    // records that go, as far as they can
-	Failed   int    // records that don't parse or open, and are left as they are
+	Failed   int    // records and entries that don't parse or open, and are left as they are
 	More     bool   // there is more to do by now
-	Next     []byte // where to go on, if this unit can't be committed
+	Next     []byte // where to go on
 }
 
 // Sweep looks for up to limit things that are due in a namespace, behind the
@@ -40,28 +40,33 @@ func (t *Tokenizer) Sweep(ctx context.Context, namespace string, after []byte, l
 		return Swept{}, err
 	}
 	s := &sweeping{reader: r, now: now, seen: make(map[uint64]bool)}
-	var ids []uint64
-	for _, c := range claims {
-		d, err := parseDue(c.Key, len(prefix))
-		if err != nil {
-			return Swept{}, err
+	var records, keys []due
+	n := 0
+	for ; n < len(claims); n++ {
+		d, err := parseDue(claims[n].Key, len(prefix))
+		if err != nil || len(claims[n].Value) == 0 {
+			s.result.Failed++ // and it is stepped over
+			continue
 		}
 		if d.at.After(now) {
 			break
 		}
-		s.due, s.result.Next = append(s.due, d), d.key
-		if d.kind == dueRecord {
-			ids = append(ids, d.id)
-		}
-	}
-	s.result.More = len(s.due) == limit
-	var records []due
-	for _, d := range s.due {
 		if d.kind == dueRecord {
 			records = append(records, d)
-		} else if err := s.forget(ctx, d); err != nil {
-			return Swept{}, err
+		} else {
+			keys = append(keys, d)
 		}
+	}
+	if n > 0 {
+		s.result.Next = claims[n-1].Key
+	}
+	s.result.More = n == limit
+	if err := s.forget(ctx, keys); err != nil {
+		return Swept{}, err
+	}
+	ids := make([]uint64, len(records))
+	for i, d := range records {
+		ids[i] = d.id
 	}
 	if err := s.each(ctx, ids, func(i int, f *Found) error { return s.record(ctx, records[i], f) }); err != nil {
 		return Swept{}, err
@@ -102,9 +107,7 @@ func parseDue(key []byte, prefix int) (due, error) {
 type sweeping struct {
 	*reader
 	now    time.Time
-	due    []due
 	seen   map[uint64]bool // records that have been dealt with
-	forgot map[string]bool // claims of idempotency keys that have been
 	unit   Unit
 	result Swept
 }
@@ -114,25 +117,55 @@ func (s *sweeping) done(d due) {
 	s.unit.Claims = append(s.unit.Claims, Claim{Key: d.key, Old: present})
 }
 
-// forget removes the claim of an idempotency key, unless it has been used anew.
-func (s *sweeping) forget(ctx context.Context, d due) error {
-	held, err := s.t.store.Claimed(ctx, d.what)
+// failedAgain is after how long it is tried again what has failed.
+const failedAgain = time.Hour
+
+// failed puts off what can't be done. Under its old time it would be in the way of
+// all others for ever.
+func (s *sweeping) failed(ctx context.Context, d due) error {
+	s.result.Failed++
+	later := dueKey(s.ring.Namespace(), s.now.Add(failedAgain), d.kind, d.what)
+	held, err := s.t.store.Claimed(ctx, later)
 	if err != nil {
 		return err
 	}
 	s.done(d)
-	if held[0] == nil || s.forgot[string(d.what)] {
+	if held[0] == nil {
+		s.unit.Claims = append(s.unit.Claims, Claim{Key: later, New: present})
+	}
+	return nil
+}
+
+// forget removes the claims of idempotency keys, but of those that have been used
+// anew.
+func (s *sweeping) forget(ctx context.Context, all []due) error {
+	if len(all) == 0 {
 		return nil
 	}
-	if s.forgot == nil {
-		s.forgot = make(map[string]bool)
+	keys := make([][]byte, len(all))
+	for i, d := range all {
+		keys[i] = d.what
 	}
-	s.forgot[string(d.what)] = true
-	_, _, until, err := parseOnce(held[0])
-	if err != nil || until.After(s.now) {
+	held, err := s.t.store.Claimed(ctx, keys...)
+	if err != nil {
 		return err
 	}
-	s.unit.Claims = append(s.unit.Claims, Claim{Key: d.what, Old: held[0]})
+	forgotten := make(map[string]bool)
+	for i, d := range all {
+		s.done(d)
+		if held[i] == nil || forgotten[string(d.what)] {
+			continue
+		}
+		_, _, until, err := parseOnce(held[i])
+		if err != nil {
+			s.result.Failed++ // it stays, and so the key can't be used any more
+			continue
+		}
+		if !until.After(s.now) {
+			forgotten[string(d.what)] = true
+			s.unit.Claims = append(s.unit.Claims, Claim{Key: d.what, Old: held[i]})
+		}
+	}
 	return nil
 }
 
@@ -152,22 +185,25 @@ func (s *sweeping) record(ctx context.Context, d due, f *Found) error {
 		s.done(d)
 		return nil
 	case f.Err != nil:
-		s.result.Failed++
-		s.done(d) // or it would be in the way of all others for ever
-		return nil
+		return s.failed(ctx, d)
 	}
 	var unit Unit
 	var err error
-	switch expired := r.stateAt(s.now) == Expired; {
+	expired := r.stateAt(s.now) == Expired
+	switch {
 	case expired && !s.now.Before(r.Expires.Add(ExpiredKept)):
-		s.result.Removed++
-		err = s.remove(ctx, r, &unit)
+		err = s.expire(ctx, r, &unit)
 	case expired && r.State != Expired, r.State == Spent && len(r.Value) > 0:
 		err = s.shredRecord(ctx, r, expired, &unit)
 	}
-	if errors.Is(err, ErrDamaged) || isErased(err) {
-		s.result.Failed++
-		unit, err = Unit{}, nil
+	if isErased(err) {
+		// Nobody can read it, so nothing can be said of it any longer either.
+		if unit, err = (Unit{}), nil; expired {
+			err = s.expire(ctx, r, &unit)
+		}
+	}
+	if errors.Is(err, ErrDamaged) {
+		return s.failed(ctx, d)
 	}
 	if err != nil {
 		return err
@@ -179,6 +215,15 @@ func (s *sweeping) record(ctx context.Context, d due, f *Found) error {
 	s.unit.Updates = append(s.unit.Updates, unit.Updates...)
 	s.unit.Deletes = append(s.unit.Deletes, unit.Deletes...)
 	return nil
+}
+
+// expire removes a record whose token has expired.
+func (s *sweeping) expire(ctx context.Context, r Record, unit *Unit) error {
+	err := s.remove(ctx, r, unit)
+	if err == nil {
+		s.result.Removed++
+	}
+	return err
 }
 
 func containsKey(claims []Claim, key []byte) bool {

@@ -17,7 +17,10 @@ import (
 	"github.com/coatcheck/coatcheck/tokenizer/format"
 )
 
-const namespace = "default"
+const (
+	namespace = "default"
+	storeFile = "store.db"
+)
 
 // kit is a Tokenizer with a real store and real keys.
 type kit struct {
@@ -25,6 +28,7 @@ type kit struct {
 	store   *boltstore.Store
 	backend keystore.Backend
 	keys    *keystore.Keystore
+	dir     string // where the store is
 }
 
 var profiles = []tokenizer.Profile{{Name: "card", Type: "card-number"}, {Name: "ssn", Type: "ssn"}, {Name: "note", Type: "text"}}
@@ -42,14 +46,20 @@ func event(tokenizer.Outcome) []byte { return []byte("event") }
 func newKit(t testing.TB) kit {
 	t.Helper()
 	dir := t.TempDir()
-	store, err := boltstore.Open(filepath.Join(dir, "store.db"))
+	if err := local.Create(filepath.Join(dir, "root.key"), nil); err != nil {
+		t.Fatal(err)
+	}
+	return openKit(t, dir, profiles)
+}
+
+// openKit opens what is in a directory.
+func openKit(t testing.TB, dir string, profiles []tokenizer.Profile) kit {
+	t.Helper()
+	store, err := boltstore.Open(filepath.Join(dir, storeFile))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	if err := local.Create(filepath.Join(dir, "root.key"), nil); err != nil {
-		t.Fatal(err)
-	}
 	backend, err := local.Open(filepath.Join(dir, "root.key"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +69,7 @@ func newKit(t testing.TB) kit {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return kit{tok, store, backend, keys}
+	return kit{tok, store, backend, keys, dir}
 }
 
 // tokenize makes a token and commits it.

@@ -26,15 +26,12 @@ const yielding = 2 * time.Millisecond
 
 // sweep shreds and removes what is due, some in each unit.
 func (u *Upkeep) sweep(ctx context.Context) error {
-	limit, after := batch, []byte(nil)
-	for more := true; more && ctx.Err() == nil; {
+	failed := 0
+	for at := beginning(); !at.end; wait(ctx, yielding) {
 		var unit tokenizer.Unit
-		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, after, limit, &unit)
+		swept, err := u.cfg.Tokenizer.Sweep(ctx, u.cfg.Namespace, at.after, at.limit, &unit)
 		if err != nil {
 			return err
-		}
-		if unit.Empty() {
-			return nil
 		}
 		event := audit.SystemEvent(audit.ActionSweep, u.cfg.Namespace, u.cfg.PolicyHash)
 		event.Records = uint64(swept.Shredded + swept.Removed)
@@ -42,31 +39,54 @@ func (u *Upkeep) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !done {
-			// A call was faster, or one of them can't be done. Fewer at once, and in
-			// the end without that one, so that it doesn't hold up the others.
-			if limit > 1 {
-				limit /= 2
-			} else {
-				limit, after = batch, swept.Next
-			}
-			wait(ctx, yielding)
-			continue
+		if done {
+			failed += swept.Failed
 		}
-		if swept.Failed > 0 {
-			u.cfg.Logger.Warn("records that have expired don't open, and stay as they are", "records", swept.Failed)
+		if done && !unit.Empty() {
+			u.ScrubSoon()
 		}
-		u.ScrubSoon()
-		if more = swept.More; more {
-			wait(ctx, yielding)
+		if !swept.More {
+			swept.Next = nil
 		}
+		at.step(done, swept.Next)
 	}
+	if failed > 0 && failed != u.unswept {
+		u.cfg.Logger.Warn("records or entries that are due don't open, and stay as they are", "number", failed)
+	}
+	u.unswept = failed
 	return ctx.Err()
+}
+
+// place is where a pass through the index is, and how much it takes at once.
+type place struct {
+	after []byte
+	limit int
+	end   bool
+}
+
+func beginning() place { return place{limit: batch} }
+
+// step goes on behind next, or ends if that is nil. After a unit that was not done,
+// since a call was faster or one entry can't be done, it takes fewer at once, and in
+// the end steps over the one, so that it doesn't hold up the others.
+func (p *place) step(done bool, next []byte) (over bool) {
+	switch {
+	case done:
+		p.limit = min(2*p.limit, batch)
+	case p.limit > 1:
+		p.limit /= 2
+		return false
+	}
+	p.after, p.end = next, next == nil
+	return !done
 }
 
 // commitIfFresh commits a unit, unless it rests on what calls have changed
 // meanwhile.
 func (u *Upkeep) commitIfFresh(ctx context.Context, unit tokenizer.Unit, event *audit.Event) (done bool, err error) {
+	if err := ctx.Err(); err != nil || unit.Empty() {
+		return err == nil, err
+	}
 	_, err = u.cfg.Audit.Commit(ctx, unit, event)
 	switch {
 	case err == nil:
@@ -147,34 +167,28 @@ func (u *Upkeep) outdatedIndex(ctx context.Context) (left uint64, err error) {
 }
 
 // reindexPass goes through the index once. missed is how many entries were left
-// since a call had changed one of their unit.
+// since a call had changed them.
 func (u *Upkeep) reindexPass(ctx context.Context) (moved, missed int, err error) {
-	for after := []byte(nil); ; {
+	for at := beginning(); !at.end; wait(ctx, yielding) {
 		var unit tokenizer.Unit
-		r, err := u.cfg.Tokenizer.Reindex(ctx, u.cfg.Namespace, after, batch, &unit)
+		r, err := u.cfg.Tokenizer.Reindex(ctx, u.cfg.Namespace, at.after, at.limit, &unit)
 		if err != nil {
 			return moved, missed, err
 		}
-		if r.Moved > 0 {
-			event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash)
-			event.Records = uint64(r.Moved)
-			done, err := u.commitIfFresh(ctx, unit, &event)
-			if err != nil {
-				return moved, missed, err
-			}
-			if done {
-				moved += r.Moved
-			} else {
-				missed += r.Moved
-			}
+		event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash)
+		event.Records = uint64(r.Moved)
+		done, err := u.commitIfFresh(ctx, unit, &event)
+		if err != nil {
+			return moved, missed, err
 		}
-		if after = r.Next; after == nil {
-			return moved, missed, nil
+		if done {
+			moved += r.Moved
 		}
-		if wait(ctx, yielding); ctx.Err() != nil {
-			return moved, missed, ctx.Err()
+		if over := at.step(done, r.Next); over {
+			missed++
 		}
 	}
+	return moved, missed, nil
 }
 
 // wait waits, or until ctx ends.

@@ -75,6 +75,7 @@ type Upkeep struct {
 
 	scrub     atomic.Bool // something has been deleted or replaced
 	nextScrub time.Time   // only scrubIfDue looks at it
+	unswept   int         // entries that could not be dealt with; only sweep looks at it
 }
 
 // New returns an Upkeep, which does nothing before Run.

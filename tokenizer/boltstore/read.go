@@ -68,20 +68,28 @@ func (s *Store) Claimed(ctx context.Context, keys ...[]byte) ([][]byte, error) {
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(claimsBucket).Cursor()
 		for i, key := range keys {
-			stored := find(cursor, key)
-			if stored == nil {
-				continue
+			if stored := find(cursor, key); stored != nil {
+				_, value, _ := parseClaim(stored) // no value if it is damaged
+				values[i] = append([]byte{}, value...)
 			}
-			_, value, err := parseClaim(stored)
-			if err != nil {
-				return err
-			}
-			values[i] = slices.Clone(value)
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		return values, nil
+	case !errors.Is(err, tokenizer.ErrDamaged):
 		return nil, err
+	case len(keys) == 1:
+		return [][]byte{{}}, nil
+	}
+	// bbolt can't read a page. Those claims that are elsewhere are well.
+	for i, key := range keys {
+		one, err := s.Claimed(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		values[i] = one[0]
 	}
 	return values, nil
 }
@@ -95,10 +103,7 @@ func (s *Store) Claims(ctx context.Context, prefix, after []byte, limit int) (cl
 			key, stored = seekPast(cursor, after)
 		}
 		for ; key != nil && bytes.HasPrefix(key, prefix) && len(claims) < limit; key, stored = cursor.Next() {
-			under, value, err := parseClaim(stored)
-			if err != nil {
-				return err
-			}
+			under, value, _ := parseClaim(stored) // no value if it is damaged
 			own := slices.Concat(key, value)
 			claims = append(claims, tokenizer.Claimed{Key: own[:len(key):len(key)], Value: own[len(key):], Under: under})
 		}
