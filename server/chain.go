@@ -92,12 +92,12 @@ func (s *Server) recovered(ctx context.Context, thrown any) error {
 	return errPanic
 }
 
-// maxEndless is how many endless streams may be open at once. They are counted
-// apart, so that idle ones can't keep calls out.
+// maxEndless is how many endless streams may be open at once.
 const maxEndless = 256
 
-// admit refuses calls beyond the number that may be in flight. Health, which
-// is cheap and which nobody may keep others from, is always answered.
+// admit refuses calls beyond the number that may be in flight. Streams are counted
+// apart, so that idle ones can't keep calls out. Health, which is cheap and which
+// nobody may keep others from, is always answered.
 func (s *Server) admit(ctx context.Context, name string, next func(context.Context) error) error {
 	m, _ := rowOf(name)
 	inFlight, limit := &s.inFlight, s.limits.InFlight
@@ -106,6 +106,8 @@ func (s *Server) admit(ctx context.Context, name string, next func(context.Conte
 		return answer(next(ctx), m)
 	case m.endless:
 		inFlight, limit = &s.endless, maxEndless
+	case m.stream:
+		inFlight = &s.streams
 	}
 	if inFlight.Add(1) > int64(limit) {
 		inFlight.Add(-1)
@@ -317,7 +319,7 @@ func (s *Server) limit(ctx context.Context, name string, next func(context.Conte
 	if m := methods[name]; m.endless || m.stream {
 		return next(ctx)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.limits.Deadline)
+	ctx, cancel := context.WithDeadline(ctx, callFrom(ctx).event.Time.Add(s.limits.Deadline)) // however often it is done again
 	defer cancel()
 	return next(ctx)
 }

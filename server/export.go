@@ -52,11 +52,11 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 		if err != nil {
 			return err
 		}
-		c.event.Records += uint64(page.GetTokens())
+		c.event.Records += uint64(page.GetTokenCount())
 		if err := stream.Send(page); err != nil {
 			return first(ctx.Err(), receiveError(err))
 		}
-		if from = page.GetPageToken(); from == "" {
+		if from = page.GetNextPageToken(); from == "" {
 			return nil
 		}
 	}
@@ -98,22 +98,28 @@ func (t *tokens) exportUpTo(ctx context.Context, c *call, profile, from string, 
 	if err != nil {
 		return nil, err
 	}
-	return &coatcheckv1.ExportTokensResponse{Sealed: sealed, Tokens: uint32(len(found.Tokens)), PageToken: found.Next}, nil
+	if found.Damaged > 0 {
+		c.defect = fmt.Errorf("%w: %d records are left out of an export", tokenizer.ErrDamaged, found.Damaged)
+	}
+	return &coatcheckv1.ExportTokensResponse{
+		Sealed: sealed, TokenCount: uint32(len(found.Tokens)), NextPageToken: found.Next, DamagedCount: uint32(found.Damaged),
+	}, nil
 }
 
 // ExportMessage is what the signature of a page is over. from is the page token
 // that was asked for, so that a page which is left out is missed.
 //
-//	"coatcheck export v1\n" SHA-256(sealed)(32) tokens(4)
-//	profile(length(4), bytes) from(length(4), bytes) page token(length(4), bytes)
+//	"coatcheck export v1\n" SHA-256(sealed)(32) tokens(4) damaged(4)
+//	profile(length(4), bytes) from(length(4), bytes) next page token(length(4), bytes)
 //
 // Integers are big endian.
 func ExportMessage(profile, from string, page *coatcheckv1.ExportTokensResponse) []byte {
 	m := []byte("coatcheck export v1\n")
 	sum := sha256.Sum256(page.GetSealed())
 	m = append(m, sum[:]...)
-	m = binary.BigEndian.AppendUint32(m, page.GetTokens())
-	for _, s := range []string{profile, from, page.GetPageToken()} {
+	m = binary.BigEndian.AppendUint32(m, page.GetTokenCount())
+	m = binary.BigEndian.AppendUint32(m, page.GetDamagedCount())
+	for _, s := range []string{profile, from, page.GetNextPageToken()} {
 		m = binary.BigEndian.AppendUint32(m, uint32(len(s)))
 		m = append(m, s...)
 	}

@@ -166,6 +166,45 @@ func TestAStoreThatCanNotBeReadIsUnavailable(t *testing.T) {
 	}
 }
 
+// Of a batch that fails as a whole it is recorded all the same what was denied.
+func TestDenialsOfABatchThatFailsAreRecorded(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{})
+	token := tokenize(t, in, "card", "4111111111111111")
+	store.reads.Store(true)
+	payments := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments"))
+	items := []*coatcheckv1.DetokenizeRequest{{Token: token, Purpose: "charge"}, {Token: token, Purpose: "support"}}
+	if _, err := payments.BatchDetokenize(deadline(t), &coatcheckv1.BatchDetokenizeRequest{Items: items}); reason(err) != "STORE_UNAVAILABLE" {
+		t.Errorf("BatchDetokenize: %v", err)
+	}
+	stream, err := payments.StreamDetokenize(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range items {
+		if err := stream.Send(&coatcheckv1.StreamDetokenizeRequest{Request: item}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := stream.Recv(); reason(err) != "STORE_UNAVAILABLE" {
+		t.Errorf("StreamDetokenize: %v", err)
+	}
+	denied := map[any]int{}
+	for _, event := range events(t, in) {
+		list, _ := event["items"].([]any)
+		for _, item := range list {
+			if item := item.(map[string]any); item["decision"] == "deny" && item["token"] != nil && item["reveal"] == nil {
+				denied[event["method"]]++
+			}
+		}
+		if event["decision"] == "deny" && event["profile"] == "card" { // a group of one
+			denied[event["method"]]++
+		}
+	}
+	if len(denied) != 2 {
+		t.Errorf("denials recorded: %v, want some of both methods", denied)
+	}
+}
+
 // A panic is answered, recorded, and tells nothing of what was thrown.
 func TestAPanicIsRecorded(t *testing.T) {
 	in, store, _ := startFaulty(t, server.Limits{})
@@ -349,6 +388,34 @@ func TestCallsBeyondTheLimitAreRefused(t *testing.T) {
 		t.Errorf("after the load: %v", err)
 	}
 	waitFor(t, "refused calls to be logged", func() bool { return strings.Contains(in.Log.String(), "calls refused") })
+}
+
+// Streams that wait for their clients keep no call out.
+func TestIdleStreamsKeepNoCallOut(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{Limits: server.Limits{InFlight: 2}})
+	checkout := coatcheckv1.NewTokenizationServiceClient(in.As(t, "checkout"))
+	for range 2 {
+		stream, err := checkout.StreamTokenize(deadline(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&coatcheckv1.StreamTokenizeRequest{Request: &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := checkout.Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
+		t.Errorf("a call beside two idle streams: %v", err)
+	}
+	third, err := checkout.StreamTokenize(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := third.Recv(); reason(err) != "OVERLOADED" {
+		t.Errorf("a third stream: %v", err)
+	}
 }
 
 // A client that gives up doesn't take its event with it.

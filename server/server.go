@@ -60,7 +60,7 @@ type Config struct {
 type Limits struct {
 	MessageSize int           // bytes of a request or response; default 4 MiB
 	HeaderSize  int           // bytes of the header block of a request; default 16 KiB
-	InFlight    int           // calls at once, all connections together; default 4096
+	InFlight    int           // calls at once, all connections together, and as many streams; default 4096
 	Streams     int           // calls at once of one connection; default 256
 	Deadline    time.Duration // the longest that a unary call may take; default 30s
 	Commit      time.Duration // how long the commit of a call may be waited for; default 10s
@@ -117,7 +117,8 @@ type Server struct {
 	allowCommonName bool
 
 	inFlight   atomic.Int64
-	endless    atomic.Int64 // streams
+	streams    atomic.Int64 // those that commit in groups
+	endless    atomic.Int64 // those that last as long as the client likes
 	overloaded atomic.Int64 // calls refused as OVERLOADED that have not been logged yet
 	draining   chan struct{}
 }
@@ -275,9 +276,9 @@ func (s *Server) logOverload(ctx context.Context) {
 	}
 }
 
-// InFlight returns how many calls are being worked on, those of the health
-// service apart.
-func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
+// InFlight returns how many calls and streams are being worked on, those of the
+// health service apart.
+func (s *Server) InFlight() int { return int(s.inFlight.Load() + s.streams.Load()) }
 
 // drain waits for the calls in flight, for as long as it may.
 func (s *Server) drain() {

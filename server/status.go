@@ -88,7 +88,7 @@ var refusals = []refusal{
 	{err: audit.ErrTooLarge, code: codes.InvalidArgument, reason: "BATCH_TOO_LARGE", field: "items", message: "what there is to record of the items is too large; send fewer at once"},
 	{err: errInvalidReason, code: codes.InvalidArgument, reason: "INVALID_REASON", field: "reason", message: "is longer than 256 bytes, or holds control characters"},
 	{err: errCorrelation, code: codes.InvalidArgument, reason: "INVALID_CORRELATION_ID", field: "correlation_id", message: "is longer than 128 bytes"},
-	{err: errPageSize, code: codes.InvalidArgument, reason: "INVALID_PAGE_SIZE", field: "page_size", message: "at most 1000"},
+	{err: errPageSize, code: codes.InvalidArgument, reason: "INVALID_PAGE_SIZE", field: "page_size", message: "must not be negative"},
 	{err: errUpdateMask, code: codes.InvalidArgument, reason: "INVALID_UPDATE_MASK", field: "update_mask", message: "names metadata, ttl or both"},
 	{err: errRecipient, code: codes.InvalidArgument, reason: "INVALID_RECIPIENT", field: "recipient", message: "not an age recipient: age1 and 58 more characters"},
 	{err: errPurposeRequired, code: codes.InvalidArgument, reason: "PURPOSE_REQUIRED", field: "purpose", message: "a purpose is required"},

@@ -51,10 +51,10 @@ func (t *tokenization) StreamTokenize(stream grpc.BidiStreamingServer[coatcheckv
 			deeds[i].fail(checkCorrelation(m))
 		}
 		responses, err := t.tokenize(ctx, c, reqs, deeds)
+		c.tellAll(deeds)
 		if err != nil {
 			return nil, err
 		}
-		c.tellAll(deeds)
 		answers := make([]*coatcheckv1.StreamTokenizeResponse, len(group))
 		for i, result := range tokenizeResults(responses, deeds) {
 			answers[i] = &coatcheckv1.StreamTokenizeResponse{CorrelationId: correlation(group[i]), Result: result}
@@ -80,10 +80,10 @@ func (t *tokenization) StreamDetokenize(stream grpc.BidiStreamingServer[coatchec
 			deeds[i].fail(checkCorrelation(m))
 		}
 		responses, err := t.detokenize(ctx, c, reqs, 2*maxGroupValues, deeds)
+		c.tellAll(deeds)
 		if err != nil {
 			return nil, err
 		}
-		c.tellAll(deeds)
 		answers := make([]*coatcheckv1.StreamDetokenizeResponse, len(group))
 		for i := range group {
 			answers[i] = &coatcheckv1.StreamDetokenizeResponse{CorrelationId: correlation(group[i]), Result: detokenizeResult(responses[i], &deeds[i])}
@@ -123,7 +123,7 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 	ahead := semaphore.NewWeighted(maxAhead)
 	recvCtx, stop := context.WithCancel(ctx)
 	defer stop()
-	go receive(recvCtx, stream, weight, arrived, ahead)
+	go receive(recvCtx, stream, arrived, ahead)
 	for {
 		var next received[In]
 		select {
@@ -133,9 +133,8 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		group, size, last := gather(next, arrived)
+		group, size, last := gather(next, arrived, weight)
 		if len(group) > 0 {
-			whole.event.Records += uint64(len(group))
 			part := whole.group()
 			var answers []*Out
 			err := s.commitGroup(ctx, part, func() (err error) {
@@ -145,6 +144,7 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 			if err != nil {
 				return err
 			}
+			whole.event.Records += uint64(len(group))
 			for _, m := range answers {
 				if err := stream.Send(m); err != nil {
 					return first(ctx.Err(), receiveError(err))
@@ -165,19 +165,18 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 type received[In any] struct {
 	message In
 	size    int64
-	weight  int64 // of the answer, in bytes at most
 	err     error
 }
 
 // receive reads messages until the stream or its handler has ended. It reads no
-// further ahead than there is room.
-func receive[In message, Req, Out any](ctx context.Context, stream grpc.BidiStreamingServer[Req, Out], weight func(In) int64, arrived chan<- received[In], ahead *semaphore.Weighted) {
+// further ahead than there is room. What is in a message it doesn't look at: nothing
+// catches a panic here.
+func receive[In message, Req, Out any](ctx context.Context, stream grpc.BidiStreamingServer[Req, Out], arrived chan<- received[In], ahead *semaphore.Weighted) {
 	for {
 		m, err := stream.Recv()
 		r := received[In]{err: receiveError(err)}
 		if err == nil {
 			r.message = any(m).(In)
-			r.weight = weight(r.message)
 			r.size = min(int64(proto.Size(any(m).(proto.Message)))+messageOverhead, maxAhead)
 			if ahead.Acquire(ctx, r.size) != nil {
 				return
@@ -216,16 +215,17 @@ func receiveError(err error) error {
 }
 
 // gather returns a group: the message at hand and those that have arrived behind
-// it; and why there are no more, if there aren't.
-func gather[In any](next received[In], arrived <-chan received[In]) (group []In, size int64, last error) {
-	weight := int64(0)
+// it; and why there are no more, if there aren't. weight says how large the answer
+// to a message can be, in bytes.
+func gather[In any](next received[In], arrived <-chan received[In], weight func(In) int64) (group []In, size int64, last error) {
+	heavy := int64(0)
 	for {
 		if next.err != nil {
 			return group, size, next.err
 		}
 		group = append(group, next.message)
-		size, weight = size+next.size, weight+next.weight
-		if len(group) == maxGroup || size >= maxGroupBytes || weight >= maxGroupValues {
+		size, heavy = size+next.size, heavy+weight(next.message)
+		if len(group) == maxGroup || size >= maxGroupBytes || heavy >= maxGroupValues {
 			return group, size, nil
 		}
 		select {

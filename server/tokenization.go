@@ -55,10 +55,10 @@ func (t *tokenization) BatchTokenize(ctx context.Context, req *coatcheckv1.Batch
 	}
 	deeds := newDeeds(len(req.GetItems()))
 	responses, err := t.tokenize(ctx, c, req.GetItems(), deeds)
+	c.tellAll(deeds) // also of what was denied, if all fail
 	if err != nil {
 		return nil, err
 	}
-	c.tellAll(deeds)
 	resp := &coatcheckv1.BatchTokenizeResponse{Results: tokenizeResults(responses, deeds)}
 	return resp, t.fits(resp)
 }
@@ -98,10 +98,10 @@ func (t *tokenization) BatchDetokenize(ctx context.Context, req *coatcheckv1.Bat
 		deeds := newDeeds(len(req.GetItems()))
 		c.unit = tokenizer.Unit{}
 		responses, err := t.detokenize(ctx, c, req.GetItems(), room, deeds)
+		c.tellAll(deeds)
 		if err != nil {
 			return nil, err
 		}
-		c.tellAll(deeds)
 		resp := &coatcheckv1.BatchDetokenizeResponse{Results: make([]*coatcheckv1.DetokenizeResult, len(deeds))}
 		for i := range deeds {
 			resp.Results[i] = detokenizeResult(responses[i], &deeds[i])

@@ -77,12 +77,12 @@ func (t *tokens) ListTokens(ctx context.Context, req *coatcheckv1.ListTokensRequ
 	if err != nil {
 		return nil, err
 	}
-	limit := int(req.GetPageSize())
+	limit := min(int(req.GetPageSize()), maxPage)
+	if limit < 0 {
+		return nil, errPageSize
+	}
 	if limit == 0 {
 		limit = defaultPage
-	}
-	if limit > maxPage {
-		return nil, errPageSize
 	}
 	for {
 		page, err := t.tokenizer.List(ctx, DefaultNamespace, tokenizer.ListRequest{
@@ -238,10 +238,10 @@ func (t *tokens) ImportTokens(ctx context.Context, req *coatcheckv1.ImportTokens
 		at = append(at, i)
 	}
 	responses, err := t.prepare(ctx, c, asked[:len(at)], at, deeds)
+	c.tellAll(deeds)
 	if err != nil {
 		return nil, err
 	}
-	c.tellAll(deeds)
 	resp := &coatcheckv1.ImportTokensResponse{Results: make([]*coatcheckv1.ImportResult, len(items))}
 	for i := range deeds {
 		resp.Results[i] = &coatcheckv1.ImportResult{Result: &coatcheckv1.ImportResult_Response{Response: responses[i]}}

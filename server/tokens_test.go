@@ -113,7 +113,7 @@ func TestBadTokenRequests(t *testing.T) {
 			return err
 		}, "PROFILE_REQUIRED"},
 		"page size": {func() error {
-			_, err := admin.ListTokens(deadline(t), &coatcheckv1.ListTokensRequest{Profile: "note", PageSize: 1001})
+			_, err := admin.ListTokens(deadline(t), &coatcheckv1.ListTokensRequest{Profile: "note", PageSize: -1})
 			return err
 		}, "INVALID_PAGE_SIZE"},
 		"page token": {func() error {
@@ -198,12 +198,12 @@ func TestExportAndImport(t *testing.T) {
 		if !ed25519.Verify(page.GetPublicKey(), server.ExportMessage("note", asked, page), page.GetSignature()) {
 			t.Fatal("the signature of a page is not good")
 		}
-		asked = page.GetPageToken()
+		asked = page.GetNextPageToken()
 		if bytes.Contains(page.GetSealed(), []byte("value")) {
 			t.Fatal("a page is not encrypted")
 		}
 		if from == "" {
-			from = page.GetPageToken()
+			from = page.GetNextPageToken()
 		}
 		plain, err := age.Decrypt(bytes.NewReader(page.GetSealed()), identity)
 		if err != nil {
@@ -231,7 +231,7 @@ func TestExportAndImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if page, err := again.Recv(); err != nil || page.GetTokens() == 0 {
+	if page, err := again.Recv(); err != nil || page.GetTokenCount() == 0 {
 		t.Fatalf("going on: %v, %v", page, err)
 	}
 	imported, err := admin.ImportTokens(deadline(t), items)

@@ -19,8 +19,9 @@ type Exported struct {
 
 // ExportedPage is a page of tokens with their values.
 type ExportedPage struct {
-	Tokens []Exported
-	Next   string // "" if this is the last page
+	Tokens  []Exported
+	Next    string // "" if this is the last page
+	Damaged int    // records that don't parse or open, and are left out
 }
 
 // ErrNotExportable says that values of the profile must not be kept elsewhere
@@ -37,8 +38,8 @@ const maxExport = 1 << 20
 // they were made. Those that have expired, are spent or about somebody who has
 // been erased are left out. page is the Next of the page before, "" at first.
 //
-// Errors: ErrUnknownProfile, ErrNotExportable, ErrInvalidPage, ErrDamaged,
-// ErrUnavailable, that of keystore.Keystore.Keyring, or that of ctx.
+// Errors: ErrUnknownProfile, ErrNotExportable, ErrInvalidPage, ErrUnavailable, that
+// of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string, limit int) (ExportedPage, error) {
 	p, ok := t.profiles[profile]
 	if !ok {
@@ -75,6 +76,10 @@ func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string,
 			state := o.stateAt(t.now())
 			return o.Profile == profile && (state == Active || state == Revoked)
 		})
+		if errors.Is(err, ErrDamaged) {
+			result.Damaged++
+			return nil
+		}
 		if ok {
 			result.Tokens = append(result.Tokens, Exported{info, value, p.dataType.Binary()})
 			if size += len(value.Reveal()); size >= maxExport && i+1 < len(ids) {
@@ -117,6 +122,9 @@ func (t *Tokenizer) Signer(ctx context.Context, namespace string, unit *Unit) (S
 	}
 	if len(held[0]) == 8 {
 		return r.signer(ctx, binary.BigEndian.Uint64(held[0]))
+	}
+	if held[0] != nil {
+		return Signer{}, fmt.Errorf("%w: the claim of the signing key", ErrDamaged)
 	}
 	id, err := t.store.ReserveIDs(ctx, 1)
 	if err != nil {

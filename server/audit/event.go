@@ -142,7 +142,8 @@ type Event struct {
 	// nothing was done.
 	ValidateOnly bool `json:"validate_only"`
 
-	// Records is how many records were moved, shredded or removed.
+	// Records is how many records were moved, shredded or removed, and of a stream how
+	// many messages were answered or tokens exported.
 	Records uint64 `json:"records"`
 
 	// StatedReason is why the caller says that it did it, in its own words.

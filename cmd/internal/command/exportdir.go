@@ -32,7 +32,8 @@ type (
 	exportPage struct {
 		File      string `json:"file"`
 		Tokens    uint32 `json:"tokens"`
-		PageToken string `json:"page_token"` // "" on the last page
+		Damaged   uint32 `json:"damaged"`         // tokens that are left out
+		Next      string `json:"next_page_token"` // "" on the last page
 		Signature []byte `json:"signature"`
 		PublicKey []byte `json:"public_key"`
 	}
@@ -89,13 +90,21 @@ func (m *exportManifest) before(n int) string {
 	if n == 0 {
 		return ""
 	}
-	return m.pages[n-1].PageToken
+	return m.pages[n-1].Next
 }
 
 // tokens is how many tokens there are.
 func (m *exportManifest) tokens() (n uint64) {
 	for _, p := range m.pages {
 		n += uint64(p.Tokens)
+	}
+	return n
+}
+
+// damaged is how many tokens were left out.
+func (m *exportManifest) damaged() (n uint64) {
+	for _, p := range m.pages {
+		n += uint64(p.Damaged)
 	}
 	return n
 }
@@ -114,7 +123,9 @@ func (p exportPage) verify(profile, from string, sealed, key []byte) error {
 	if len(p.PublicKey) != ed25519.PublicKeySize || key != nil && !bytes.Equal(p.PublicKey, key) {
 		return fmt.Errorf("%s: it is not signed by the key that is expected", p.File)
 	}
-	message := server.ExportMessage(profile, from, &coatcheckv1.ExportTokensResponse{Sealed: sealed, Tokens: p.Tokens, PageToken: p.PageToken})
+	message := server.ExportMessage(profile, from, &coatcheckv1.ExportTokensResponse{
+		Sealed: sealed, TokenCount: p.Tokens, DamagedCount: p.Damaged, NextPageToken: p.Next,
+	})
 	if !ed25519.Verify(p.PublicKey, message, p.Signature) {
 		return fmt.Errorf("%s: %w", p.File, errSignature)
 	}

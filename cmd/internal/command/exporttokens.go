@@ -197,7 +197,7 @@ func (e *export) stream(ctx context.Context, conn *grpc.ClientConn, patience *pe
 func (e *export) keep(m *coatcheckv1.ExportTokensResponse) error {
 	n := len(e.manifest.pages) + 1
 	page := exportPage{
-		File: pageName(n), Tokens: m.GetTokens(), PageToken: m.GetPageToken(), Signature: m.GetSignature(), PublicKey: m.GetPublicKey(),
+		File: pageName(n), Tokens: m.GetTokenCount(), Damaged: m.GetDamagedCount(), Next: m.GetNextPageToken(), Signature: m.GetSignature(), PublicKey: m.GetPublicKey(),
 	}
 	if err := page.verify(e.profile, e.manifest.from(), m.GetSealed(), e.key); err != nil {
 		return err
@@ -248,7 +248,7 @@ func (e *export) append(line any) error {
 func (e *export) summary(err error) error {
 	m := e.manifest
 	if e.json {
-		err = errors.Join(err, printJSON(e.env.Stdout, jsonExport{m.tokens(), len(m.pages), e.key, m.complete()}))
+		err = errors.Join(err, printJSON(e.env.Stdout, jsonExport{m.tokens(), m.damaged(), len(m.pages), e.key, m.complete()}))
 	}
 	text := fmt.Sprintf("%s tokens in %d pages", grouped(m.tokens()), len(m.pages))
 	switch {
@@ -257,6 +257,9 @@ func (e *export) summary(err error) error {
 	case err != nil:
 		return err
 	}
+	if n := m.damaged(); n > 0 {
+		fmt.Fprintf(e.env.Stderr, "coatcheck: %s tokens are left out: what is stored of them is damaged\n", grouped(n))
+	}
 	fmt.Fprintf(e.env.Stderr, "coatcheck: %s, signed by %s\n", text, base64.StdEncoding.EncodeToString(e.key))
 	return nil
 }
@@ -264,6 +267,7 @@ func (e *export) summary(err error) error {
 // jsonExport is what --json prints.
 type jsonExport struct {
 	Tokens    uint64 `json:"tokens"`
+	Damaged   uint64 `json:"damaged"`
 	Pages     int    `json:"pages"`
 	PublicKey []byte `json:"public_key"`
 	Done      bool   `json:"done"`

@@ -323,8 +323,8 @@ type ListTokensRequest struct {
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// Only those that have all of these labels.
 	Metadata map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// How many to return at most: up to 1000; 0 stands for 100.
-	PageSize uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// How many to return at most: 0 stands for 100, and more than 1000 for 1000.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the page before; the rest of the request has to be the
 	// same.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -383,7 +383,7 @@ func (x *ListTokensRequest) GetMetadata() map[string]string {
 	return nil
 }
 
-func (x *ListTokensRequest) GetPageSize() uint32 {
+func (x *ListTokensRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -1318,13 +1318,15 @@ type ExportTokensResponse struct {
 	// docs/migration.md has their form.
 	Sealed []byte `protobuf:"bytes,1,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	// How many tokens are in it.
-	Tokens uint32 `protobuf:"varint,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	TokenCount uint32 `protobuf:"varint,2,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
 	// Where to go on after this page; empty on the last.
-	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// An Ed25519 signature over the page; docs/migration.md says over what.
 	Signature []byte `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
 	// The public key of the signature: the same on all pages of a store.
-	PublicKey     []byte `protobuf:"bytes,5,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	PublicKey []byte `protobuf:"bytes,5,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// How many tokens are left out since what is stored of them is damaged.
+	DamagedCount  uint32 `protobuf:"varint,6,opt,name=damaged_count,json=damagedCount,proto3" json:"damaged_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1366,16 +1368,16 @@ func (x *ExportTokensResponse) GetSealed() []byte {
 	return nil
 }
 
-func (x *ExportTokensResponse) GetTokens() uint32 {
+func (x *ExportTokensResponse) GetTokenCount() uint32 {
 	if x != nil {
-		return x.Tokens
+		return x.TokenCount
 	}
 	return 0
 }
 
-func (x *ExportTokensResponse) GetPageToken() string {
+func (x *ExportTokensResponse) GetNextPageToken() string {
 	if x != nil {
-		return x.PageToken
+		return x.NextPageToken
 	}
 	return ""
 }
@@ -1392,6 +1394,13 @@ func (x *ExportTokensResponse) GetPublicKey() []byte {
 		return x.PublicKey
 	}
 	return nil
+}
+
+func (x *ExportTokensResponse) GetDamagedCount() uint32 {
+	if x != nil {
+		return x.DamagedCount
+	}
+	return 0
 }
 
 var File_coatcheck_v1_tokens_proto protoreflect.FileDescriptor
@@ -1425,7 +1434,7 @@ const file_coatcheck_v1_tokens_proto_rawDesc = "" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x1d\n" +
 	"\asubject\x18\x02 \x01(\tB\x03\x80\x01\x01R\asubject\x12I\n" +
 	"\bmetadata\x18\x03 \x03(\v2-.coatcheck.v1.ListTokensRequest.MetadataEntryR\bmetadata\x12\x1b\n" +
-	"\tpage_size\x18\x04 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
@@ -1484,15 +1493,16 @@ const file_coatcheck_v1_tokens_proto_rawDesc = "" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x1c\n" +
 	"\trecipient\x18\x02 \x01(\tR\trecipient\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\xa2\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xd9\x01\n" +
 	"\x14ExportTokensResponse\x12\x16\n" +
-	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x16\n" +
-	"\x06tokens\x18\x02 \x01(\rR\x06tokens\x12\x1d\n" +
-	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x1c\n" +
+	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x1f\n" +
+	"\vtoken_count\x18\x02 \x01(\rR\n" +
+	"tokenCount\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12\x1c\n" +
 	"\tsignature\x18\x04 \x01(\fR\tsignature\x12\x1d\n" +
 	"\n" +
-	"public_key\x18\x05 \x01(\fR\tpublicKey*\x8a\x01\n" +
+	"public_key\x18\x05 \x01(\fR\tpublicKey\x12#\n" +
+	"\rdamaged_count\x18\x06 \x01(\rR\fdamagedCount*\x8a\x01\n" +
 	"\n" +
 	"TokenState\x12\x1b\n" +
 	"\x17TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +

@@ -90,12 +90,13 @@ type TokenServiceClient interface {
 	// UpdateToken changes the metadata or the expiry of a token that is active or
 	// revoked.
 	//
-	// Idempotent.
+	// Idempotent, but that a ttl counts from the call.
 	//
 	// Codes and reasons:
 	//
-	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), INVALID_UPDATE_MASK
-	//     (update_mask), INVALID_METADATA (metadata), INVALID_TTL (ttl).
+	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), UNKNOWN_PROFILE or
+	//     PROFILE_REQUIRED (profile), INVALID_UPDATE_MASK (update_mask),
+	//     INVALID_METADATA (metadata), INVALID_TTL (ttl).
 	//   - NOT_FOUND: TOKEN_NOT_FOUND.
 	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_SPENT.
 	//
@@ -106,7 +107,12 @@ type TokenServiceClient interface {
 	//
 	// Idempotent.
 	//
-	// Codes and reasons: as UpdateToken.
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), UNKNOWN_PROFILE or
+	//     PROFILE_REQUIRED (profile), INVALID_REASON (reason).
+	//   - NOT_FOUND: TOKEN_NOT_FOUND.
+	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_SPENT.
 	//
 	// Audit: action "revoke-token", with the token's digest and the reason.
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
@@ -114,7 +120,12 @@ type TokenServiceClient interface {
 	//
 	// Idempotent.
 	//
-	// Codes and reasons: as UpdateToken.
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), UNKNOWN_PROFILE or
+	//     PROFILE_REQUIRED (profile), INVALID_REASON (reason).
+	//   - NOT_FOUND: TOKEN_NOT_FOUND.
+	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_SPENT.
 	//
 	// Audit: action "restore-token", with the token's digest and the reason.
 	RestoreToken(ctx context.Context, in *RestoreTokenRequest, opts ...grpc.CallOption) (*RestoreTokenResponse, error)
@@ -149,9 +160,9 @@ type TokenServiceClient interface {
 	// order in which they were made, for a move to elsewhere. Everything is
 	// encrypted to the recipient (age, X25519) and signed by the server, page by
 	// page, so that values are in clear with the recipient only. If it breaks off,
-	// go on with the page_token of the last page that arrived.
+	// go on with the next_page_token of the last page that arrived.
 	//
-	// Idempotent; it changes nothing.
+	// Idempotent; it changes no token. The first makes the key that signs.
 	//
 	// Codes and reasons: INVALID_ARGUMENT: UNKNOWN_PROFILE (profile),
 	// INVALID_RECIPIENT (recipient), INVALID_PAGE_TOKEN (page_token).
@@ -330,12 +341,13 @@ type TokenServiceServer interface {
 	// UpdateToken changes the metadata or the expiry of a token that is active or
 	// revoked.
 	//
-	// Idempotent.
+	// Idempotent, but that a ttl counts from the call.
 	//
 	// Codes and reasons:
 	//
-	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), INVALID_UPDATE_MASK
-	//     (update_mask), INVALID_METADATA (metadata), INVALID_TTL (ttl).
+	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), UNKNOWN_PROFILE or
+	//     PROFILE_REQUIRED (profile), INVALID_UPDATE_MASK (update_mask),
+	//     INVALID_METADATA (metadata), INVALID_TTL (ttl).
 	//   - NOT_FOUND: TOKEN_NOT_FOUND.
 	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_SPENT.
 	//
@@ -346,7 +358,12 @@ type TokenServiceServer interface {
 	//
 	// Idempotent.
 	//
-	// Codes and reasons: as UpdateToken.
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), UNKNOWN_PROFILE or
+	//     PROFILE_REQUIRED (profile), INVALID_REASON (reason).
+	//   - NOT_FOUND: TOKEN_NOT_FOUND.
+	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_SPENT.
 	//
 	// Audit: action "revoke-token", with the token's digest and the reason.
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
@@ -354,7 +371,12 @@ type TokenServiceServer interface {
 	//
 	// Idempotent.
 	//
-	// Codes and reasons: as UpdateToken.
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_TOKEN (token), UNKNOWN_PROFILE or
+	//     PROFILE_REQUIRED (profile), INVALID_REASON (reason).
+	//   - NOT_FOUND: TOKEN_NOT_FOUND.
+	//   - FAILED_PRECONDITION: TOKEN_EXPIRED, TOKEN_SPENT.
 	//
 	// Audit: action "restore-token", with the token's digest and the reason.
 	RestoreToken(context.Context, *RestoreTokenRequest) (*RestoreTokenResponse, error)
@@ -389,9 +411,9 @@ type TokenServiceServer interface {
 	// order in which they were made, for a move to elsewhere. Everything is
 	// encrypted to the recipient (age, X25519) and signed by the server, page by
 	// page, so that values are in clear with the recipient only. If it breaks off,
-	// go on with the page_token of the last page that arrived.
+	// go on with the next_page_token of the last page that arrived.
 	//
-	// Idempotent; it changes nothing.
+	// Idempotent; it changes no token. The first makes the key that signs.
 	//
 	// Codes and reasons: INVALID_ARGUMENT: UNKNOWN_PROFILE (profile),
 	// INVALID_RECIPIENT (recipient), INVALID_PAGE_TOKEN (page_token).
