@@ -11,6 +11,7 @@ import (
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // method is a row of the method table: how the chain treats an RPC.
@@ -93,6 +94,50 @@ func Actions() map[string]policy.ActionKind {
 		}
 	}
 	return actions
+}
+
+// Vocabulary returns what policies of a server with these profiles can speak of.
+func Vocabulary(profiles []tokenizer.Profile) policy.Vocabulary {
+	v := policy.Vocabulary{Actions: Actions(), Profiles: make(map[string]policy.ProfileVocabulary)}
+	for _, p := range profiles {
+		about := policy.ProfileVocabulary{Purposes: p.Purposes, Vain: vainActions(p.WithDefaults())}
+		for _, part := range p.Parts() {
+			about.Parts = append(about.Parts, part.String())
+		}
+		v.Profiles[p.Name] = about
+	}
+	return v
+}
+
+// vainActions returns the actions that can't succeed on a profile, and why.
+func vainActions(p tokenizer.Profile) map[string]string {
+	vain := make(map[string]string)
+	switch {
+	case p.Mode == tokenizer.OneWay:
+		const why = "its mode one-way has no tokens"
+		for name, kind := range Actions() {
+			if kind != policy.PlainAction && name != "tokenize" {
+				vain[name] = why
+			}
+		}
+		return vain
+	case p.Mode == tokenizer.FPE:
+		const why = "its mode fpe stores nothing"
+		for name, kind := range Actions() {
+			if kind == policy.ProfileAction && name != "tokenize" && name != "lookup-token" {
+				vain[name] = why
+			}
+		}
+		return vain
+	}
+	if !p.Lookup {
+		vain["lookup-token"] = "it doesn't declare lookup"
+	}
+	if p.Ephemeral() {
+		const why = "its values must not be kept elsewhere, or come from there"
+		vain["export-tokens"], vain["import-tokens"] = why, why
+	}
+	return vain
 }
 
 // checkMethods compares the method table with what is registered.

@@ -124,6 +124,12 @@ func (p Profile) LargestValue() int {
 	return 1 << 10
 }
 
+// Ephemeral says whether values may be kept for minutes only, and nowhere else.
+func (p Profile) Ephemeral() bool {
+	kind, ok := p.kind()
+	return ok && kind.Ephemeral()
+}
+
 // Binary says whether values of the profile are bytes, and no text.
 func (p Profile) Binary() bool {
 	t, ok := p.kind()

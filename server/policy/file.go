@@ -20,12 +20,12 @@ var fileKeys = map[string]bool{"version": true, "rules": true}
 // the order of the file, each an *Error (use errors.As, or the Unwrap method
 // of what errors.Join returns), but no more than 100.
 func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
-	p := &problems{file: file}
+	p, notes := &problems{file: file}, &problems{file: file}
 	root, ok := readDocument(data, p)
 	if !ok {
 		return nil, p.err()
 	}
-	rules := readFile(root, p, v)
+	rules := readFile(root, p, notes, v)
 	if !p.none() {
 		return nil, p.err()
 	}
@@ -35,11 +35,11 @@ func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
 		return nil, p.err()
 	}
 	sum := sha256.Sum256(data)
-	return &Policy{hex.EncodeToString(sum[:]), callers}, nil
+	return &Policy{hex.EncodeToString(sum[:]), callers, notes.err()}, nil
 }
 
 // readFile reads the keys of the file and all rules.
-func readFile(root *yaml.Node, p *problems, v Vocabulary) []rule {
+func readFile(root *yaml.Node, p, notes *problems, v Vocabulary) []rule {
 	s, ok := readSection(root, p, "", fileKeys)
 	if !ok || !readVersion(s) {
 		return nil
@@ -53,7 +53,7 @@ func readFile(root *yaml.Node, p *problems, v Vocabulary) []rule {
 		s.wrong(f.value, `"rules" must be a list, not %s`, kindOf(f.value))
 		return nil
 	}
-	rr := ruleReader{p, v, make(map[string]int)}
+	rr := ruleReader{p, notes, v, make(map[string]int)}
 	var rules []rule
 	for i, n := range f.value.Content {
 		rules = append(rules, rr.read(n, i))

@@ -300,3 +300,36 @@ func TestHash(t *testing.T) {
 		t.Errorf("hash %s, want %s", got, want)
 	}
 }
+
+// What a rule allows in vain is noted at its place, and is no error.
+func TestNotes(t *testing.T) {
+	v := Vocabulary{
+		Actions: map[string]ActionKind{"look": ProfileAction, "put": ProfileAction},
+		Profiles: map[string]ProfileVocabulary{
+			"deep": {}, "flat": {Vain: map[string]string{"look": "there is nothing"}},
+		},
+	}
+	const text = "version: 1\nrules:\n  - name: a\n    callers: [\"dns:a.b\"]\n    actions: [put, look]\n    profiles: [deep, flat]\n"
+	p, err := Parse("p", []byte(text), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `p:6:5: rule "a": look can't succeed on profile "flat": there is nothing`; p.Notes() == nil || p.Notes().Error() != want {
+		t.Errorf("noted %v, want %s", p.Notes(), want)
+	}
+	if p, err = Parse("p", []byte(strings.Replace(text, ", flat", "", 1)), v); err != nil || p.Notes() != nil {
+		t.Errorf("noted %v, %v", p.Notes(), err)
+	}
+}
+
+// Many slips don't list all names again and again.
+func TestNamesAreListedOnce(t *testing.T) {
+	v := Vocabulary{Actions: map[string]ActionKind{"list": PlainAction, "drop": PlainAction}}
+	_, err := Parse("p", []byte("version: 1\nrules:\n  - {name: a, callers: [\"dns:a.b\"], actions: [lst, dropp, nothing]}\n"), v)
+	want := "p:3:47: rule \"a\": unknown action \"lst\" (known: drop, list)\n" +
+		"p:3:52: rule \"a\": unknown action \"dropp\"; did you mean \"drop\"?\n" +
+		"p:3:59: rule \"a\": unknown action \"nothing\" (none of the 2 that are known)"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v\nwant\n%s", err, want)
+	}
+}

@@ -27,11 +27,17 @@ package policy
 type Policy struct {
 	hash    string
 	callers map[string]*table
+	notes   error
 }
 
 // Hash returns the SHA-256 hash of the file's bytes, in hexadecimal. Two
 // servers with the same hash and the same vocabulary decide alike.
 func (p *Policy) Hash() string { return p.hash }
+
+// Notes returns what is to be noted about the file though it is good: what its
+// rules allow in vain. It is nil if there is nothing, and else like the error of
+// Parse.
+func (p *Policy) Notes() error { return p.notes }
 
 // Request is what is to be decided.
 type Request struct {

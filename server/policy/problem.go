@@ -33,6 +33,8 @@ type problems struct {
 	file string
 	list []*Error
 	more int // left out
+
+	listed map[string]bool // lists of names that have been told
 }
 
 // at adds what is wrong at a place.

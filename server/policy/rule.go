@@ -33,6 +33,7 @@ var ruleKeys = map[string]bool{
 // ruleReader reads the rules of a file one after the other.
 type ruleReader struct {
 	*problems
+	notes      *problems // what is no error
 	vocabulary Vocabulary
 	lines      map[string]int // where each name was first used
 }
@@ -58,7 +59,20 @@ func (rr ruleReader) read(n *yaml.Node, index int) rule {
 	if need.known {
 		need.check(s)
 	}
+	rr.note(s, r)
 	return r
+}
+
+// note notes what a rule allows in vain.
+func (rr ruleReader) note(s section, r rule) {
+	s.problems = rr.notes
+	for _, action := range r.actions {
+		for _, profile := range r.profiles {
+			if why, vain := rr.vocabulary.Profiles[profile].Vain[action]; vain {
+				s.wrong(s.keys["profiles"].key, "%s can't succeed on profile %q: %s", action, profile, why)
+			}
+		}
+	}
 }
 
 // ruleLabel is what errors call a rule: by its name, if it has one that can be
@@ -122,7 +136,7 @@ func (rr ruleReader) actions(s section) (actions []string, need needs) {
 		case RevealAction:
 			need.profiles, need.purposes = action.text, action.text
 		default:
-			s.wrong(action.node, "unknown action %s%s", quote(action.text), known(action.text, rr.vocabulary.Actions))
+			s.wrong(action.node, "unknown action %s%s", quote(action.text), known(rr.problems, action.text, rr.vocabulary.Actions))
 			need.known = false
 			continue
 		}
@@ -134,7 +148,7 @@ func (rr ruleReader) actions(s section) (actions []string, need needs) {
 func (rr ruleReader) profiles(s section) (profiles []string) {
 	for _, profile := range s.texts("profiles") {
 		if _, ok := rr.vocabulary.Profiles[profile.text]; !ok {
-			s.wrong(profile.node, "unknown profile %s%s", quote(profile.text), known(profile.text, rr.vocabulary.Profiles))
+			s.wrong(profile.node, "unknown profile %s%s", quote(profile.text), known(rr.problems, profile.text, rr.vocabulary.Profiles))
 			continue
 		}
 		profiles = append(profiles, profile.text)

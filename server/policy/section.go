@@ -39,7 +39,7 @@ func readSection(n *yaml.Node, p *problems, label string, allowed map[string]boo
 			continue
 		}
 		if !allowed[key.Value] {
-			s.wrong(key, "unknown key %s%s", quote(key.Value), known(key.Value, allowed))
+			s.wrong(key, "unknown key %s%s", quote(key.Value), known(p, key.Value, allowed))
 			continue
 		}
 		if first, ok := s.keys[key.Value]; ok {

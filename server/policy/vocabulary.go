@@ -42,20 +42,28 @@ type ProfileVocabulary struct {
 
 	// Parts names the parts that its values have, as ParseReveal takes them.
 	Parts []string
+
+	// Vain are actions that can't succeed on the profile, and why. A rule that
+	// allows one is noted.
+	Vain map[string]string
 }
 
 // mostListed is how many known names an error lists.
 const mostListed = 16
 
 // known returns what to add to an error about a name that is none of those
-// given: all of them, or the most alike if they are many.
-func known[V any](name string, names map[string]V) string {
+// given: all of them, the first time, or the most alike.
+func known[V any](p *problems, name string, names map[string]V) string {
 	sorted := slices.Sorted(maps.Keys(names))
 	if len(sorted) == 0 {
 		return " (there are none)"
 	}
-	if len(sorted) <= mostListed {
-		return " (known: " + strings.Join(sorted, ", ") + ")"
+	if list := " (known: " + strings.Join(sorted, ", ") + ")"; len(sorted) <= mostListed && !p.listed[list] {
+		if p.listed == nil {
+			p.listed = make(map[string]bool)
+		}
+		p.listed[list] = true
+		return list
 	}
 	nearest, least := "", 3
 	for _, candidate := range sorted {

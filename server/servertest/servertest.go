@@ -128,15 +128,7 @@ func Start(t testing.TB, o Options) *Instance {
 	}
 	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, logger))(t)
 	log := audit.NewLog(seen, segments)
-	profiles := make(map[string]policy.ProfileVocabulary)
-	for _, p := range o.Profiles {
-		vocabulary := policy.ProfileVocabulary{Purposes: p.Purposes}
-		for _, part := range p.Parts() {
-			vocabulary.Parts = append(vocabulary.Parts, part.String())
-		}
-		profiles[p.Name] = vocabulary
-	}
-	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), policy.Vocabulary{Actions: server.Actions(), Profiles: profiles}))(t)
+	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), server.Vocabulary(o.Profiles)))(t)
 	keys := keystore.New(openBackend(t, dir, o), &upkeep.Shelf{Store: seen, Audit: log, PolicyHash: rules.Hash()}, o.Lease)
 	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
 	tokens := must(tokenizer.New(keys, seen, o.Profiles))(t)

@@ -104,7 +104,7 @@ func phoneDigits(dst []byte, raw string) ([]byte, error) {
 func configurePhone(row dataType, o TypeOptions) (*dataType, *OptionError) {
 	home := areaOfRegion(o.Region)
 	if home == nil {
-		return nil, &OptionError{"region", "is no two-letter code, in capitals, of a region with phone numbers"}
+		return nil, &OptionError{"region", "is no two-letter code of ISO 3166-1, in capitals, of a region with phone numbers, such as US or GB"}
 	}
 	row.normalize = func(dst []byte, raw string) ([]byte, error) { return normalizePhone(dst, raw, home) }
 	return &row, nil

@@ -5,13 +5,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -57,6 +60,9 @@ func (o *Options) Missing() (flags []string) {
 
 // Dial reads the files. It doesn't connect yet: the first call does.
 func (o *Options) Dial() (*grpc.ClientConn, error) {
+	if _, _, err := net.SplitHostPort(o.Address); err != nil {
+		return nil, fmt.Errorf("--address %s: is not of the form host:port", o.Address)
+	}
 	pair, err := tls.LoadX509KeyPair(o.Cert, o.Key)
 	if err != nil {
 		return nil, fmt.Errorf("--cert %s, --key %s: %w", o.Cert, o.Key, err)
@@ -71,7 +77,7 @@ func (o *Options) Dial() (*grpc.ClientConn, error) {
 	}
 	conn, err := grpc.NewClient(o.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: o.ServerName,
-	})))
+	})), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second})) // or a peer that is gone would be waited for
 	if err != nil {
 		return nil, fmt.Errorf("--address %s: %w", o.Address, err)
 	}

@@ -19,7 +19,7 @@ import (
 
 // Env is the world that a command sees.
 type Env struct {
-	Stdin          io.Reader // that of the process if it is nil
+	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Version        string

@@ -84,7 +84,10 @@ func (d *detokenizeRows) prepare(cmd *cobra.Command) error {
 	if err := d.options.Validate(); err != nil {
 		return usageError{err}
 	}
-	d.settings = map[string]string{"map": d.text(), "purpose": d.purpose, "reveal": d.reveal}
+	if err := d.checkOptional(d.fields); err != nil {
+		return usageError{err}
+	}
+	d.settings = map[string]string{"map": d.text(), "purpose": d.purpose, "reveal": d.reveal, "optional": strings.Join(d.optional, " ")}
 	return nil
 }
 
@@ -100,11 +103,11 @@ func (d *detokenizeRows) run(cmd *cobra.Command, _ []string) error {
 	// says, if all profiles are known beforehand.
 	stops := []string{"INVALID_PURPOSE", "INVALID_REASON"}
 	if !slices.Contains(d.profiles, "") {
-		stops = append(stops, "UNKNOWN_PROFILE", "NO_RULE", "PURPOSE_NOT_ALLOWED", "REVEAL_NOT_ALLOWED", "REVEAL_AMBIGUOUS")
+		stops = append(stops, "UNKNOWN_PROFILE", "NO_RULE", "PURPOSE_NOT_ALLOWED", "REVEAL_NOT_ALLOWED", "REVEAL_AMBIGUOUS", "REVEAL_NOT_APPLICABLE")
 	}
 	return d.pass(cmd.Context(), &flow{
 		job: &d.job, fields: d.fields, inFlight: d.inFlight, large: stream.large, stops: stops,
-		check: func(*rowInFlight) *rows.Refusal { return nil },
+		check: func(r *rowInFlight) *rows.Refusal { return d.lacking(r, d.fields) },
 		accept: func(field int, text string) *rows.Refusal {
 			if d.options.Format.Fits(text) {
 				return nil
@@ -139,7 +142,7 @@ func (j *job) pass(ctx context.Context, f *flow, open func(context.Context, *grp
 		return err
 	}
 	if done {
-		return j.summary(src.close())
+		return errors.Join(j.summary(nil), j.close())
 	}
 	f.open = func(ctx context.Context) (asker, error) { return open(ctx, conn) }
 	return j.end(f.run(ctx, &persistence{env: j.env, conn: conn, limit: j.retry, always: j.insist}))

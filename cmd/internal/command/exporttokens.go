@@ -208,7 +208,11 @@ func (e *export) keep(m *coatcheckv1.ExportTokensResponse) error {
 			return err
 		}
 	}
-	if err := replaceFile(filepath.Join(e.dir, page.File), m.GetSealed()); err != nil {
+	file, err := replaceFile(filepath.Join(e.dir, page.File), m.GetSealed(), func(*os.File) error { return nil })
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
 		return err
 	}
 	if err := e.append(page); err != nil {

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -77,16 +78,96 @@ func TestOneWay(t *testing.T) {
 	}
 }
 
+// TestFieldsThatAreNotThere shows that a name that is mistyped lets nothing pass.
+func TestFieldsThatAreNotThere(t *testing.T) {
+	in := newInstance(t)
+	const pan = "4111111111111111"
+	in.write("in.jsonl", `{"id":1,"pay":{"card":"`+pan+`"}}`+"\n"+`{"id":2,"pay":{"card":null}}`+"\n"+`{"id":3,"pay":null}`+"\n\n")
+	s := in.must(1, in.run("checkout", "", "tokenize", "--in", "@in.jsonl", "--out", "@out.jsonl", "--map", "pay.crad=card"))
+	if !strings.Contains(s.stderr, "pay.crad: INVALID_ARGUMENT MALFORMED_ROW: has no such field") || in.read("out.jsonl") != "\n" || in.tokens("card") != 0 {
+		t.Errorf("said %q, wrote %q", s.stderr, in.read("out.jsonl"))
+	}
+	s = in.must(1, in.run("checkout", "", "tokenize", "--in", "@in.jsonl", "--out", "@subject.jsonl", "--map", "pay.card=card", "--subject-field", "customer"))
+	if !strings.Contains(s.stderr, "customer: INVALID_ARGUMENT MALFORMED_ROW: has no such field") || in.tokens("card") != 0 {
+		t.Errorf("said %q", s.stderr)
+	}
+	// The third row lacks the field, the second has none of it.
+	s = in.must(1, in.run("checkout", "", "tokenize", "--in", "@in.jsonl", "--out", "@2.jsonl", "--map", "pay.card=card", "--json"))
+	if !strings.Contains(s.stderr, "line 3 is rejected") || !strings.Contains(s.stdout, "\"rows\": 4,\n  \"values\": 1,\n  \"rejected\": 1,") {
+		t.Errorf("said %q, printed %s", s.stderr, s.stdout)
+	}
+	s = in.must(0, in.run("checkout", "", "tokenize", "--in", "@in.jsonl", "--out", "@3.jsonl", "--map", "pay.card=card", "--optional", "pay.card"))
+	if got := in.read("3.jsonl"); strings.Count(got, "\n") != 4 || !strings.Contains(got, `{"id":3,"pay":null}`) || strings.Contains(got, pan) {
+		t.Errorf("wrote %q", got)
+	}
+	if s := in.must(2, in.run("checkout", "", "tokenize", "--in", "@in.jsonl", "--map", "pay.card=card", "--optional", "card")); !strings.Contains(s.stderr, `--optional "card"`) {
+		t.Errorf("said %q", s.stderr)
+	}
+}
+
+// TestFromRejects repairs rejected rows and brings them again.
+func TestFromRejects(t *testing.T) {
+	in := newInstance(t)
+	in.write("in.csv", "id,card,note\n1,4111111111111112,a\n2,5555555555554444,b\n3,x\n4,378282246310006,d\n")
+	in.must(1, in.run("checkout", "", "tokenize", "--in", "@in.csv", "--out", "@out.csv", "--rejects", "@r1.csv", "--map", "card=card"))
+	in.write("fixed.csv", strings.Replace(in.read("r1.csv"), "4111111111111112", "4111111111111111", 1))
+	s := in.must(1, in.run("checkout", "", "tokenize", "--in", "@fixed.csv", "--from-rejects", "--out", "@out2.csv", "--rejects", "@r2.csv", "--map", "card=card"))
+	if !strings.Contains(s.stderr, "3 rows, 1 value replaced, 2 rows rejected and kept in ") {
+		t.Errorf("said %q", s.stderr)
+	}
+	if got := in.read("out2.csv"); !regexp.MustCompile(`^id,card,note\n1,cc_card_[0-9A-Za-z]+,a\n$`).MatchString(got) {
+		t.Errorf("wrote %q", got)
+	}
+	if got := in.read("r2.csv"); strings.Count(got, "error_line") != 1 || !strings.Contains(got, "\n3,x,,3,,INVALID_ARGUMENT,MALFORMED_ROW,") ||
+		!strings.Contains(got, "\n4,378282246310006,d,4,card,INVALID_ARGUMENT,INVALID_VALUE,") {
+		t.Errorf("rejected %q", got)
+	}
+	if s := in.must(1, in.run("checkout", "", "tokenize", "--in", "@in.csv", "--from-rejects", "--out", "@out3.csv", "--map", "card=card")); !strings.Contains(s.stderr, "not a file of rejected rows") {
+		t.Errorf("said %q", s.stderr)
+	}
+	if _, err := os.Stat(in.path("out3.csv.state")); err == nil {
+		t.Error("a state is left")
+	}
+}
+
+// TestDoneMeansThere shows that a run that is done isn't taken for done once what
+// it wrote is gone or cut.
+func TestDoneMeansThere(t *testing.T) {
+	in := newInstance(t)
+	in.write("in.csv", "id,card\n1,4111111111111111\n2,x\n")
+	args := []string{"tokenize", "--in", "@in.csv", "--out", "@out.csv", "--rejects", "@rejects.csv", "--map", "card=card", "--resume"}
+	for range 2 {
+		if s := in.must(1, in.run("checkout", "", args...)); !strings.Contains(s.stderr, "2 rows, 1 value replaced, 1 row rejected") {
+			t.Fatalf("said %q", s.stderr)
+		}
+	}
+	for _, name := range []string{"out.csv", "rejects.csv"} {
+		content := in.read(name)
+		for what, spoil := range map[string]func() error{
+			"cut":  func() error { return os.Truncate(in.path(name), 5) },
+			"gone": func() error { return os.Remove(in.path(name)) },
+		} {
+			if err := spoil(); err != nil {
+				t.Fatal(err)
+			}
+			if s := in.must(1, in.run("checkout", "", args...)); !strings.Contains(s.stderr, "is not there as that run wrote it") || !strings.Contains(s.stderr, name) {
+				t.Errorf("%s %s: said %q", name, what, s.stderr)
+			}
+			in.write(name, content)
+		}
+	}
+}
+
 func TestRejects(t *testing.T) {
 	in := newInstance(t)
 	const input = "id,card,note\n1,4111111111111111,a\n2,4111111111111112,b\n3,x\n4,5555555555554444,c\n5,378282246310006,d\n"
 	in.write("in.csv", input)
 	args := []string{"tokenize", "--in", "@in.csv", "--map", "card=card", "--out", "@out.csv", "--rejects", "@rejects.csv", "--json"}
 	s := in.must(1, in.run("checkout", "", args...))
-	if !strings.Contains(s.stderr, "5 rows, of which 3 were rejected and are in ") || strings.Contains(s.stderr, "4111111111111112") {
+	if !strings.Contains(s.stderr, "5 rows, 2 values replaced, 3 rows rejected and kept in ") || strings.Contains(s.stderr, "4111111111111112") {
 		t.Errorf("said %q", s.stderr)
 	}
-	if want := "{\n  \"rows\": 5,\n  \"rejected\": 3,\n  \"done\": true\n}\n"; s.stdout != want {
+	if want := "{\n  \"rows\": 5,\n  \"values\": 2,\n  \"rejected\": 3,\n  \"done\": true\n}\n"; s.stdout != want {
 		t.Errorf("summary %s", s.stdout)
 	}
 	token := regexp.MustCompile(`cc_card_[0-9A-Za-z]+`)
@@ -113,7 +194,7 @@ func TestRejects(t *testing.T) {
 	if s := in.must(1, in.run("checkout", "", args...)); !strings.Contains(s.stderr, "is there already") {
 		t.Errorf("said %q", s.stderr)
 	}
-	if s := in.must(1, in.run("checkout", "", append(args, "--resume")...)); !strings.Contains(s.stderr, "3 were rejected") || in.tokens("card") != 2 {
+	if s := in.must(1, in.run("checkout", "", append(args, "--resume")...)); !strings.Contains(s.stderr, "3 rows rejected") || in.tokens("card") != 2 {
 		t.Errorf("said %q, %d tokens", s.stderr, in.tokens("card"))
 	}
 	// Without a file for them they are told of, without what they hold.
@@ -239,15 +320,19 @@ func TestResume(t *testing.T) {
 	if !strings.Contains(s.stderr, "--resume goes on") {
 		t.Fatalf("said %q", s.stderr)
 	}
-	began, err := readState(in.path("out.csv.state"))
+	began, err := openState(in.path("out.csv.state"))
 	if err != nil || began.Rows == 0 || began.Rows >= n || began.Done {
 		t.Fatalf("the state is %+v, %v", began, err)
 	}
+	// As long as a run has the state, there is no other.
+	if s := in.must(1, in.run("checkout", "", args...)); !strings.Contains(s.stderr, "another run is at work") {
+		t.Errorf("said %q", s.stderr)
+	}
 	// As it was at the beginning, with more in the outputs than it knows of.
-	older := *began
+	older := began
 	older.Rows, older.Rejected, older.Output, older.Rejects = 0, 0, 0, 0
 	older.Position.Offset, older.Position.Line, older.Position.Width = 0, 0, 0
-	if err := older.write(in.path("out.csv.state")); err != nil {
+	if err := errors.Join(older.write(), older.close()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
@@ -311,7 +396,7 @@ func TestOneUse(t *testing.T) {
 		t.Error("it came back as something else")
 	}
 	s := in.must(1, in.run("payments", "", "detokenize", "--purpose", "charge", "--in", "@out.txt", "--out", "@again.txt"))
-	if !strings.Contains(s.stderr, "TOKEN_SPENT") || !strings.Contains(s.stderr, "3,000 were rejected") {
+	if !strings.Contains(s.stderr, "TOKEN_SPENT") || !strings.Contains(s.stderr, "3,000 rows rejected") {
 		t.Errorf("said %q", s.stderr)
 	}
 }

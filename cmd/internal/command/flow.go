@@ -3,7 +3,9 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -187,6 +189,10 @@ func (f *flow) take(a answer) error {
 	refused := f.accept(q.field, a.text)
 	if a.refused != nil {
 		if refused, err = judge(a.refused, f.stops); err != nil {
+			var e *client.Error
+			if errors.As(err, &e) && slices.Contains(f.stops, e.Reason) {
+				err = finalError{fmt.Errorf("%s: %w", f.fields[q.field], e)}
+			}
 			return err
 		}
 	}

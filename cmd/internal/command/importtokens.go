@@ -21,6 +21,7 @@ import (
 type importTokens struct {
 	job
 	profile, identity, keyText string
+	anySigner                  bool
 	renamed                    []string // ours=theirs
 
 	key   []byte
@@ -32,7 +33,7 @@ same tokens stand for the same values from then on.
 
   coatcheck import --in old-vault.csv --profile card                 columns token and value
   coatcheck import --in old.jsonl --profile card --field token=id --field value=pan
-  coatcheck import --in cards --identity identity.txt                what coatcheck export wrote
+  coatcheck import --in cards --identity identity.txt --public-key … what coatcheck export wrote
 
 JSON lines are of the form of an export: profile, token, value or data, subject, metadata,
 expire_time, max_uses. It can be repeated: what is there already, with the same value, is left as
@@ -53,6 +54,7 @@ func importCommand(env Env) *cobra.Command {
 	flags.StringArrayVar(&i.renamed, "field", nil, "ours=theirs: what a field is called there, such as value=pan; repeat it")
 	flags.StringVar(&i.identity, "identity", "", "an age identity file, to read what coatcheck export wrote: --in is its directory")
 	flags.StringVar(&i.keyText, "public-key", "", "with --identity: the key, in base64, that has to have signed the export")
+	flags.BoolVar(&i.anySigner, "any-signer", false, "with --identity: whoever has signed the export is believed")
 	return cmd
 }
 
@@ -73,8 +75,12 @@ func (i *importTokens) prepare(cmd *cobra.Command) (err error) {
 	if i.options.Format == rows.CSV && i.profile == "" {
 		return usageError{errors.New("--profile is needed for CSV")}
 	}
-	if i.keyText != "" && i.identity == "" {
-		return usageError{errors.New("--public-key needs --identity")}
+	switch {
+	case (i.keyText != "" || i.anySigner) && i.identity == "":
+		return usageError{errors.New("--public-key and --any-signer need --identity")}
+	case i.identity != "" && (i.keyText == "") != i.anySigner:
+		return usageError{errors.New("--identity needs either --public-key KEY, which the export printed, or --any-signer: " +
+			"anybody can encrypt to the identity, so without the key values may be from anybody")}
 	}
 	if i.key, err = parsePublicKey(i.keyText); err != nil {
 		return usageError{err}
@@ -119,10 +125,10 @@ func (i *importTokens) run(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	if done {
-		return i.summary(src.close())
+		return errors.Join(i.summary(nil), i.close())
 	}
 	if err := i.columns(); err != nil {
-		return errors.Join(err, i.close(), i.undo())
+		return errors.Join(err, i.undo(), i.close())
 	}
 	return i.end(i.batches(cmd.Context(), conn))
 }

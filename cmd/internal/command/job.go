@@ -14,7 +14,37 @@ import (
 // says that there is nothing left to do.
 func (j *job) begin(src source) (done bool, err error) {
 	j.source = src
-	next := jobState{Version: stateVersion, Command: j.command, Run: j.run, Settings: j.settings, Input: src.state()}
+	if j.state, err = openState(j.statePath); err != nil {
+		return false, errors.Join(err, src.close())
+	}
+	if err := j.former(); err != nil {
+		if !j.state.found {
+			err = errors.Join(err, j.state.remove())
+		}
+		return false, errors.Join(err, j.close())
+	}
+	if j.state.Done {
+		return true, nil
+	}
+	if err := j.openInput(); err != nil {
+		return false, errors.Join(err, j.undo(), j.close())
+	}
+	// What keys begin with is known before the first is used.
+	if err := j.state.write(); err != nil {
+		return false, errors.Join(err, j.undo(), j.close())
+	}
+	if err := j.openOutputs(); err != nil {
+		return false, errors.Join(err, j.undo(), j.close())
+	}
+	quiet := j.sink != nil && j.sink.file == nil && isTerminal(j.env.Stdout)
+	j.bar = newRowsBar(j.env, "rows", src.size(), j.state.Rows, j.state.Position.Offset, quiet)
+	j.saved = time.Now()
+	return false, nil
+}
+
+// former has the state be that of the run that is gone on with, or a new one.
+func (j *job) former() error {
+	next := jobState{Version: stateVersion, Command: j.command, Run: j.run, Settings: j.settings, Input: j.source.state()}
 	if next.Run == "" {
 		next.Run = newRun()
 	}
@@ -23,52 +53,43 @@ func (j *job) begin(src source) (done bool, err error) {
 	}
 	next.Settings["format"], next.Settings["delimiter"] = string(j.options.Format), string(rune(j.options.Comma))
 	next.Settings["no-header"], next.Settings["rejects"] = strconv.FormatBool(j.noHeader), j.rejectsPath
-	if j.state, err = j.former(next); err != nil || j.state.Done {
-		return j.state.Done, err
-	}
-	if err := j.openInput(); err != nil {
-		return false, errors.Join(err, j.close())
-	}
-	if j.statePath != "" {
-		// What keys begin with is known before the first is used.
-		if err := j.state.write(j.statePath); err != nil {
-			return false, errors.Join(err, j.close())
-		}
-	}
-	if err := j.openOutputs(); err != nil {
-		return false, errors.Join(err, j.close(), j.undo())
-	}
-	quiet := j.sink != nil && j.sink.file == nil && isTerminal(j.env.Stdout)
-	j.bar = newRowsBar(j.env, "rows", src.size(), j.state.Rows, j.state.Position.Offset, quiet)
-	j.saved = time.Now()
-	return false, nil
-}
-
-// former returns the state to begin with: that of an earlier run, or a new one.
-func (j *job) former(next jobState) (jobState, error) {
-	j.fresh = true
-	if j.statePath == "" {
-		return next, j.refuseOld()
-	}
-	old, err := readState(j.statePath)
-	switch {
-	case err != nil:
-		return next, err
-	case old == nil:
-		return next, j.refuseOld()
-	case j.resume:
+	next.Settings["from-rejects"] = strconv.FormatBool(j.fromRejects)
+	switch old := j.state; {
+	case old.found && j.resume:
 		if err := old.continues(&next); err != nil {
-			return next, fmt.Errorf("%s can't be resumed: %w", j.statePath, err)
+			return fmt.Errorf("%s can't be resumed: %w", old.path, err)
 		}
 		if j.run != "" && j.run != old.Run {
-			return next, fmt.Errorf("%s can't be resumed: another --idempotency-prefix was given", j.statePath)
+			return fmt.Errorf("%s can't be resumed: another --idempotency-prefix was given", old.path)
 		}
-		j.fresh = false
-		return *old, nil
-	case !old.Done:
-		return next, fmt.Errorf("%s is from a run that did not end: --resume goes on with it; to begin anew, remove it and what that run wrote", j.statePath)
+		if old.Done {
+			return j.checkDone()
+		}
+		return nil
+	case old.found && !old.Done:
+		return fmt.Errorf("%s is from a run that did not end: --resume goes on with it; to begin anew, remove it and what that run wrote", old.path)
 	}
-	return next, j.refuseOld()
+	j.fresh, j.state.jobState = true, next
+	return j.refuseOld()
+}
+
+// checkDone says why what a run that is done has written isn't there any more.
+func (j *job) checkDone() error {
+	for _, f := range []struct {
+		path string
+		size int64
+	}{{j.out, j.state.Output}, {j.rejectsPath, j.state.Rejects}} {
+		if f.path == "" {
+			continue
+		}
+		info, err := os.Stat(f.path)
+		if err == nil && info.Size() == f.size {
+			continue
+		}
+		return fmt.Errorf("%s says that the run is done, but %s is not there as that run wrote it, with %s; remove the state to begin anew",
+			j.state.path, f.path, counted(f.size, "byte"))
+	}
+	return nil
 }
 
 // refuseOld refuses to write over what there is.
@@ -144,8 +165,5 @@ func (j *job) undo() error {
 			errs = append(errs, os.Remove(s.path))
 		}
 	}
-	if j.statePath != "" {
-		errs = append(errs, os.Remove(j.statePath))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, j.state.remove())...)
 }

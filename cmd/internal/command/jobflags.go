@@ -24,7 +24,7 @@ type job struct {
 
 	// Flags.
 	in, out, format, delimiter, rejectsPath, statePath, run string
-	noHeader, resume, json                                  bool
+	noHeader, fromRejects, resume, json                     bool
 	maxRejects                                              int64
 	retry                                                   time.Duration
 	insist                                                  bool // --retry is given
@@ -38,7 +38,7 @@ type job struct {
 	reader  *rows.Reader
 	sink    *sink // nil: no output
 	rejects *sink // nil: none wanted
-	state   jobState
+	state   *stateFile
 	bar     *rowsBar
 	saved   time.Time
 	told    int // rejected rows that were told of
@@ -52,6 +52,7 @@ func (j *job) flags(cmd *cobra.Command) {
 	flags.StringVar(&j.format, "format", "", "csv, jsonl or lines; if it is left out, the name of the file tells")
 	flags.StringVar(&j.delimiter, "delimiter", "", `what is between the columns of CSV, such as ";" or "tab" (default ",")`)
 	flags.BoolVar(&j.noHeader, "no-header", false, "the CSV has no header: columns are numbers from 1")
+	flags.BoolVar(&j.fromRejects, "from-rejects", false, "the input is what --rejects kept: what was added to its rows is left out")
 	flags.StringVar(&j.rejectsPath, "rejects", "", "a new file for rows that are rejected, with the reasons. It holds what they hold")
 	flags.Int64Var(&j.maxRejects, "max-rejects", -1, "stop once more rows than this are rejected; -1 for no limit")
 	flags.BoolVar(&j.resume, "resume", false, "go on where an earlier run stopped; begin if there was none")
@@ -106,7 +107,7 @@ func (j *job) checkFormat() error {
 	default:
 		o.Comma = ','
 	}
-	o.Header = !j.noHeader
+	o.Header, o.Rejected = !j.noHeader, j.fromRejects
 	return o.Validate()
 }
 

@@ -15,6 +15,11 @@ func (j *job) write(row *rows.Row, texts []string) error {
 		if _, err := j.sink.Write(row.With(texts)); err != nil {
 			return err
 		}
+		for _, f := range row.Fields[:len(texts)] {
+			if !f.Empty() {
+				j.state.Values++
+			}
+		}
 	}
 	return j.passed(row)
 }
@@ -96,15 +101,12 @@ func (j *job) save() error {
 		*s.size = s.sink.size
 	}
 	j.saved = time.Now()
-	if j.statePath == "" {
-		return nil
-	}
-	return j.state.write(j.statePath)
+	return j.state.write()
 }
 
 // close closes the files.
 func (j *job) close() error {
-	return errors.Join(j.sink.close(), j.rejects.close(), j.source.close())
+	return errors.Join(j.sink.close(), j.rejects.close(), j.source.close(), j.state.close())
 }
 
 // end ends the job, which has failed if err is not nil, and tells of it.
@@ -114,29 +116,32 @@ func (j *job) end(err error) error {
 	j.bar.at(j.state.Rows, j.state.Position.Offset, time.Now(), true)
 	j.bar.end()
 	err = j.summary(errors.Join(err, saved))
-	closed := j.close()
+	var undone error
 	if !j.state.Done {
-		closed = errors.Join(closed, j.undo())
+		undone = j.undo()
 	}
-	return errors.Join(err, closed)
+	return errors.Join(err, undone, j.close())
 }
 
 // summary tells what became of the rows. Rows that were rejected are an error.
 func (j *job) summary(err error) error {
 	if j.json {
-		if err := printJSON(j.env.Stdout, jsonSummary{j.state.Rows, j.state.Rejected, j.state.Done}); err != nil {
+		if err := printJSON(j.env.Stdout, jsonSummary{j.state.Rows, j.state.Values, j.state.Rejected, j.state.Done}); err != nil {
 			return err
 		}
 	}
-	text := fmt.Sprintf("%s rows", grouped(uint64(j.state.Rows)))
+	text := counted(j.state.Rows, "row")
+	if j.output {
+		text += ", " + counted(j.state.Values, "value") + " replaced"
+	}
 	if j.state.Rejected > 0 {
-		text += fmt.Sprintf(", of which %s were rejected and are %s", grouped(uint64(j.state.Rejected)), j.where())
+		text += ", " + counted(j.state.Rejected, "row") + " rejected and " + j.where()
 	}
 	if err != nil {
 		switch {
 		case j.state.Rows == 0:
 			return err
-		case j.statePath != "":
+		case j.state.path != "":
 			return fmt.Errorf("%w\ncoatcheck: stopped after %s; --resume goes on", err, text)
 		}
 		return fmt.Errorf("%w\ncoatcheck: stopped after %s", err, text)
@@ -148,10 +153,18 @@ func (j *job) summary(err error) error {
 	return nil
 }
 
+// counted is a number of things: "1 row", "2,000 rows".
+func counted[N int | int64 | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return grouped(uint64(n)) + " " + thing + "s"
+}
+
 // where says where rejected rows are.
 func (j *job) where() string {
 	if j.rejectsPath != "" {
-		return "in " + j.rejectsPath
+		return "kept in " + j.rejectsPath
 	}
 	return "left out; --rejects FILE keeps them"
 }
@@ -159,6 +172,7 @@ func (j *job) where() string {
 // jsonSummary is what --json prints.
 type jsonSummary struct {
 	Rows     int64 `json:"rows"`
+	Values   int64 `json:"values"`
 	Rejected int64 `json:"rejected"`
 	Done     bool  `json:"done"`
 }

@@ -10,7 +10,9 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/rows"
@@ -27,6 +29,7 @@ type jobState struct {
 	Input    inputState        `json:"input"`
 	Position rows.Position     `json:"position"` // of the input, behind the last row that is done
 	Rows     int64             `json:"rows"`     // that are done
+	Values   int64             `json:"values"`   // that were replaced in them
 	Rejected int64             `json:"rejected"` // of them
 	Output   int64             `json:"output"`   // bytes
 	Rejects  int64             `json:"rejects"`
@@ -49,31 +52,98 @@ func newRun() string {
 	return "run-" + hex.EncodeToString(b[:])
 }
 
-// readState returns the state in a file, nil if there is none.
-func readState(path string) (*jobState, error) {
+// stateFile is the state of a job, in a file that belongs to one run at a time; or
+// in none, if path is "".
+type stateFile struct {
+	jobState
+	path  string
+	file  *os.File // locked
+	found bool     // there was one
+}
+
+// openState opens a state file, or makes one, and keeps other runs from it.
+func openState(path string) (*stateFile, error) {
+	s := &stateFile{path: path}
+	if path == "" {
+		return s, nil
+	}
+	for {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there is no directory %s", filepath.Dir(path))
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := lock(file); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: another run is at work on it: %w", path, err), file.Close())
+		}
+		// Meanwhile it may have been replaced.
+		opened, err := file.Stat()
+		named, err2 := os.Stat(path)
+		if err := errors.Join(err, err2); err == nil && os.SameFile(opened, named) {
+			s.file = file
+			break
+		}
+		_ = file.Close()
+	}
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if err == nil && len(data) > 0 {
+		s.found = true
+		err = s.parse(data)
 	}
 	if err != nil {
-		return nil, err
-	}
-	s := new(jobState)
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(s); err != nil || s.Version != stateVersion {
-		return nil, fmt.Errorf("%s: is not a state file of this version", path)
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
 
+// lock takes a file for this process, for as long as it is open.
+func lock(file *os.File) error {
+	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+}
+
+func (s *stateFile) parse(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&s.jobState); err != nil || s.Version != stateVersion {
+		return fmt.Errorf("%s: is not a state file of this version", s.path)
+	}
+	return nil
+}
+
 // write makes the state durable.
-func (s *jobState) write(path string) error {
-	data, err := json.MarshalIndent(s, "", "  ")
+func (s *stateFile) write() error {
+	if s.path == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(s.jobState, "", "  ")
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, append(data, '\n'))
+	next, err := replaceFile(s.path, append(data, '\n'), lock)
+	if err != nil {
+		return err
+	}
+	err = s.file.Close()
+	s.file = next
+	return err
+}
+
+// remove removes the file.
+func (s *stateFile) remove() error {
+	if s.path == "" {
+		return nil
+	}
+	return os.Remove(s.path)
+}
+
+// close lets other runs have the file.
+func (s *stateFile) close() error {
+	if s == nil || s.file == nil {
+		return nil
+	}
+	return s.file.Close()
 }
 
 // continues says why a state is not that of the same job, if it isn't.

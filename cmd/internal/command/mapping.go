@@ -15,6 +15,7 @@ import (
 type mapping struct {
 	maps     []string // field=profile, as flags give them
 	profile  string   // of lines
+	optional []string // fields that rows may lack
 	inFlight int
 
 	fields, profiles []string
@@ -24,6 +25,7 @@ type mapping struct {
 func (m *mapping) flags(cmd *cobra.Command, how string) {
 	cmd.Flags().StringArrayVar(&m.maps, "map", nil, how)
 	cmd.Flags().StringVar(&m.profile, "profile", "", "the profile, with --format lines")
+	cmd.Flags().StringArrayVar(&m.optional, "optional", nil, "a field that JSON objects may lack; one that lacks another is rejected. Repeat it")
 	cmd.Flags().IntVar(&m.inFlight, "in-flight", 4096, "rows on their way at once")
 }
 
@@ -58,6 +60,28 @@ func (m *mapping) parse(format rows.Format, required bool) error {
 			return fmt.Errorf("--map %q: the field is mapped twice", arg)
 		}
 		m.fields, m.profiles = append(m.fields, field), append(m.profiles, profile)
+	}
+	return nil
+}
+
+// checkOptional says what is wrong with --optional, where the fields of a row are
+// known.
+func (m *mapping) checkOptional(fields []string) error {
+	for _, name := range m.optional {
+		if !slices.Contains(fields, name) {
+			return fmt.Errorf("--optional %q: is no field that is asked for", name)
+		}
+	}
+	return nil
+}
+
+// lacking refuses a row that lacks a field: the name may be mistyped, and the
+// values would pass.
+func (m *mapping) lacking(r *rowInFlight, fields []string) *rows.Refusal {
+	for i, name := range fields {
+		if r.Lacks(i) && !slices.Contains(m.optional, name) {
+			return malformed(name, "has no such field; --optional names those that rows may lack")
+		}
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func TestMove(t *testing.T) {
 	if s := from.must(1, from.run("admin", "", args...)); !strings.Contains(s.stderr, "is there already") {
 		t.Errorf("said %q", s.stderr)
 	}
-	importing := []string{"import", "--in", "@pan", "--identity", "@identity.txt", "--rejects", "@rejects.jsonl", "--json"}
+	importing := []string{"import", "--in", "@pan", "--identity", "@identity.txt", "--any-signer", "--rejects", "@rejects.jsonl", "--json"}
 	if s := from.must(1, from.run("admin", "", importing...)); !strings.Contains(s.stderr, "is not complete") {
 		t.Errorf("said %q", s.stderr)
 	}
@@ -93,6 +93,11 @@ func tampered(t *testing.T, in *instance, importing []string) {
 	if s := in.run("admin", "", append(importing[:5:5], "--public-key", other)...); s.code != 1 || !strings.Contains(s.stderr, "not signed by the key") {
 		t.Errorf("said %q", s.stderr)
 	}
+	for _, args := range [][]string{importing[:5:5], append(importing[:6:6], "--public-key", other), {"import", "--in", "@tokens.txt", "--format", "csv", "--profile", "pan", "--any-signer"}} {
+		if s := in.run("admin", "", args...); s.code != 2 || !strings.Contains(s.stderr, "--any-signer") {
+			t.Errorf("%q: said %q", args, s.stderr)
+		}
+	}
 	manifest, page := in.read("pan/manifest.jsonl"), in.read("pan/page-000002.age")
 	for name, change := range map[string]func(){
 		"a page":    func() { in.write("pan/page-000002.age", page[:len(page)-1]+"x") },
@@ -104,7 +109,7 @@ func tampered(t *testing.T, in *instance, importing []string) {
 	} {
 		first := in.read("pan/page-000001.age")
 		change()
-		if s := in.run("admin", "", importing[:5]...); s.code != 1 || !strings.Contains(s.stderr, errSignature.Error()) {
+		if s := in.run("admin", "", importing[:6]...); s.code != 1 || !strings.Contains(s.stderr, errSignature.Error()) {
 			t.Errorf("%s: exit code %d, said %q", name, s.code, s.stderr)
 		}
 		in.write("pan/manifest.jsonl", manifest)
@@ -113,7 +118,7 @@ func tampered(t *testing.T, in *instance, importing []string) {
 		_ = os.Remove(in.path("pan.state"))
 	}
 	in.identity("identity.txt")
-	if s := in.run("admin", "", importing[:5]...); s.code != 1 || !strings.Contains(s.stderr, "page-000001.age: ") {
+	if s := in.run("admin", "", importing[:6]...); s.code != 1 || !strings.Contains(s.stderr, "page-000001.age: ") {
 		t.Errorf("another identity: exit code %d, said %q", s.code, s.stderr)
 	}
 }
@@ -125,7 +130,7 @@ func TestImportRows(t *testing.T) {
 	in.must(1, in.run("admin", "", append(args, "--field", "subject=nobody")...))
 	args[6] = "card"
 	s := in.must(1, in.run("admin", "", args...))
-	if !strings.Contains(s.stderr, "8 rows, of which 5 were rejected") {
+	if !strings.Contains(s.stderr, "8 rows, 5 rows rejected and ") {
 		t.Errorf("said %q, rejects:\n%s", s.stderr, in.read("rejects.csv"))
 	}
 	rejects := in.read("rejects.csv")
@@ -149,7 +154,7 @@ func TestImportRows(t *testing.T) {
 {"profile":"note","token":"n5","value":"a note","state":"lost"}
 `, soon, past)
 	s = in.must(1, in.run("admin", lines, "import", "--format", "jsonl"))
-	for _, want := range []string{"line 2 is rejected: expire_time: FAILED_PRECONDITION TOKEN_EXPIRED: ", "line 3 is rejected: uses: FAILED_PRECONDITION TOKEN_SPENT", "line 4 is rejected: metadata:", "line 5 is rejected: data:", "line 6 is rejected: state:", "6 rows, of which 5 were rejected"} {
+	for _, want := range []string{"line 2 is rejected: expire_time: FAILED_PRECONDITION TOKEN_EXPIRED: ", "line 3 is rejected: uses: FAILED_PRECONDITION TOKEN_SPENT", "line 4 is rejected: metadata:", "line 5 is rejected: data:", "line 6 is rejected: state:", "6 rows, 5 rows rejected and "} {
 		if !strings.Contains(s.stderr, want) {
 			t.Errorf("not said %q: %q", want, s.stderr)
 		}

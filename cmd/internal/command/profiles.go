@@ -16,6 +16,7 @@ type (
 	jsonChecked struct {
 		Config   string        `json:"config"`
 		Profiles []jsonProfile `json:"profiles"`
+		Notes    []string      `json:"notes"` // about the policy
 	}
 	jsonProfile struct {
 		Profile  string   `json:"profile"`
@@ -27,6 +28,14 @@ type (
 		Notes    []string `json:"notes"`
 	}
 )
+
+// noted returns the notes about a policy, one by one.
+func noted(notes error) []string {
+	if notes == nil {
+		return []string{}
+	}
+	return strings.Split(notes.Error(), "\n")
+}
 
 // checkedProfiles describes the profiles of a configuration.
 func checkedProfiles(profiles []tokenizer.Profile) ([]jsonProfile, error) {

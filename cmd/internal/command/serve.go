@@ -1,7 +1,9 @@
 package command
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -58,7 +60,8 @@ func checkConfigCommand(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := service.Check(env.options(c)); err != nil {
+			notes, err := service.Check(env.options(c))
+			if err != nil {
 				return err
 			}
 			profiles, err := checkedProfiles(c.TokenizerProfiles())
@@ -66,10 +69,18 @@ func checkConfigCommand(env Env) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return printJSON(env.Stdout, jsonChecked{path, profiles})
+				return printJSON(env.Stdout, jsonChecked{path, profiles, noted(notes)})
 			}
-			fmt.Fprintf(env.Stdout, "%s: good, with %d profiles\n\n", path, len(profiles))
-			return printProfiles(env.Stdout, profiles)
+			fmt.Fprintf(env.Stdout, "%s: good, with %s\n\n", path, counted(len(profiles), "profile"))
+			if err := printProfiles(env.Stdout, profiles); err != nil {
+				return err
+			}
+			for _, note := range noted(notes) {
+				if _, err := fmt.Fprintln(env.Stdout, printable(note)); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 	requireConfig(cmd, &path)
@@ -158,7 +169,11 @@ func keygenCommand(env Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := local.Create(args[0], passphrase); err != nil {
+			err = local.Create(args[0], passphrase)
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%s is there already: nothing is written over it", args[0])
+			}
+			if err != nil {
 				return err
 			}
 			fmt.Fprintf(env.Stderr, "coatcheck: made %s\n", args[0])

@@ -81,22 +81,29 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// replaceFile puts a new file in the place of another, or leaves that as it is.
-// It is durable when the call returns.
-func replaceFile(path string, data []byte) error {
+// replaceFile puts a new file in the place of another, or leaves that as it is. It
+// is durable when the call returns. ready is called with the file before it has its
+// name; the caller closes the file.
+func replaceFile(path string, data []byte, ready func(*os.File) error) (*os.File, error) {
 	next := path + ".new"
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = file.Write(data)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
+	if err = errors.Join(err, file.Sync()); err == nil {
+		err = ready(file)
 	}
-	if err := os.Rename(next, path); err != nil {
-		return err
+	if err == nil {
+		err = os.Rename(next, path)
 	}
-	return syncDir(filepath.Dir(path))
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // syncDir makes the names in a directory durable.

@@ -28,14 +28,16 @@ type fileSource struct {
 // openSource opens a file; "-" is standard input.
 func openSource(env Env, path string) (*fileSource, error) {
 	if path == "-" {
-		return &fileSource{in: env.stdin()}, nil
+		return &fileSource{in: env.Stdin}, nil
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("%s: is a directory; coatcheck import --identity FILE reads that of an export", path)
+	} else if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s: is not a regular file; --in - reads a pipe", path)
 	}
 	if err != nil {
@@ -74,12 +76,4 @@ func (s *fileSource) close() error {
 		return nil
 	}
 	return s.file.Close()
-}
-
-// stdin returns standard input.
-func (e Env) stdin() io.Reader {
-	if e.Stdin == nil {
-		return os.Stdin
-	}
-	return e.Stdin
 }

@@ -89,6 +89,9 @@ func (t *tokenizeRows) prepare(cmd *cobra.Command) error {
 	if err := t.options.Validate(); err != nil {
 		return usageError{err}
 	}
+	if err := t.checkOptional(t.options.Fields); err != nil {
+		return usageError{err}
+	}
 	t.binary = make([]bool, len(t.fields))
 	for _, field := range t.base64 {
 		at := slices.Index(t.fields, field)
@@ -97,7 +100,7 @@ func (t *tokenizeRows) prepare(cmd *cobra.Command) error {
 		}
 		t.binary[at] = true
 	}
-	t.settings = map[string]string{"map": t.text(), "subject-field": t.subject, "base64": strings.Join(t.base64, " ")}
+	t.settings = map[string]string{"map": t.text(), "subject-field": t.subject, "base64": strings.Join(t.base64, " "), "optional": strings.Join(t.optional, " ")}
 	return nil
 }
 
@@ -117,6 +120,9 @@ func (t *tokenizeRows) run(cmd *cobra.Command, _ []string) error {
 
 // checkRow says what the server would not be told of a row.
 func (t *tokenizeRows) checkRow(r *rowInFlight) *rows.Refusal {
+	if refused := t.lacking(r, t.options.Fields); refused != nil {
+		return refused
+	}
 	for i := range t.fields {
 		if _, err := base64.StdEncoding.DecodeString(r.Fields[i].Value); t.binary[i] && err != nil {
 			return malformed(t.fields[i], "is not base64")
@@ -149,5 +155,5 @@ func (j *job) key(q *question) string {
 
 // malformed rejects a row for what is wrong with a field.
 func malformed(field, message string) *rows.Refusal {
-	return &rows.Refusal{Field: field, Code: "INVALID_ARGUMENT", Reason: "MALFORMED_ROW", Message: message}
+	return &rows.Refusal{Field: field, Code: "INVALID_ARGUMENT", Reason: rows.MalformedRow, Message: message}
 }

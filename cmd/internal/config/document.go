@@ -65,9 +65,26 @@ func at(file string, mark yaml.Mark, message string) error {
 	}
 	if text, kind, ok := strings.Cut(message, " into "); ok && strings.HasPrefix(text, "cannot construct ") {
 		_, text, _ = strings.Cut(text, " `")
-		message = fmt.Sprintf("%q is not of the type %s", strings.TrimSuffix(text, "`"), strings.TrimPrefix(kind, "time."))
+		message = fmt.Sprintf("%q is not %s", strings.TrimSuffix(text, "`"), kindName(kind))
 	}
 	return fmt.Errorf("%s:%d:%d: %s", file, max(mark.Line, 1), max(mark.Column, 1), message)
+}
+
+// kindName is how people who write configurations call a Go type.
+func kindName(kind string) string {
+	switch kind {
+	case "time.Duration":
+		return "a duration, such as 15m or 720h"
+	case "[]string":
+		return "a list, as in [one, two]"
+	case "bool":
+		return "true or false"
+	case "int", "int64":
+		return "a whole number"
+	case "uint32", "uint64":
+		return "a whole number from 0 on"
+	}
+	return "of the type " + kind
 }
 
 // fault returns an error at the key with the path, or, where that is missing,

@@ -36,8 +36,8 @@ func TestSamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			log := slog.New(slog.NewTextHandler(io.Discard, nil))
-			if err := service.Check(service.Options{Config: c, Getenv: os.Getenv, Log: log}); err != nil {
-				t.Fatal(err)
+			if notes, err := service.Check(service.Options{Config: c, Getenv: os.Getenv, Log: log}); err != nil || notes != nil {
+				t.Fatal(notes, err)
 			}
 		})
 	}

@@ -129,6 +129,21 @@ func (r *Row) takeCells(cells []span) {
 		r.Problem = fmt.Sprintf("has %d columns and not %d", len(cells), r.format.width)
 		return
 	}
+	if r.format.Rejected {
+		r.cells = r.format.columnsOut()
+		if r.cells == 0 {
+			r.Problem = "is not a rejected row: it has no column but those of the error"
+			return
+		}
+		text := func(i int) string { return unquoteCell(r.Raw[cells[r.cells+i].start:cells[r.cells+i].end]) }
+		field, reason := text(1), text(3)
+		cells = cells[:r.cells]
+		r.Raw = terminated(r.Raw[:cells[r.cells-1].end])
+		if malformed(field, reason) {
+			r.Problem = errNotRepaired.Error()
+			return
+		}
+	}
 	for i, c := range r.format.columns {
 		if c < 0 {
 			continue

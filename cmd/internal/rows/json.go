@@ -46,9 +46,58 @@ var errNotObject = errors.New("is not one JSON object")
 
 // takeMembers finds the fields of an object.
 func (r *Row) takeMembers(text []byte) {
+	if r.format.Rejected {
+		object, err := withoutRefusal(text)
+		if object != nil {
+			r.Raw, text = append(object, '\n'), object
+		}
+		if err != nil {
+			r.Problem = err.Error()
+			return
+		}
+	}
 	if err := r.find(r.format.paths, text, 0); err != nil {
 		r.Problem = err.Error()
 	}
+}
+
+// withoutRefusal returns the object of a rejected row as it was before, with
+// errNotRepaired as well. Its errors hold nothing of the row.
+func withoutRefusal(object []byte) ([]byte, error) {
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
+		return nil, errNotObject
+	}
+	torn := false
+	kept, found := int64(0), 0 // of the members of a refusal, one after the other
+	var texts [len(refusalNames)]string
+	for decoder.More() {
+		before := decoder.InputOffset()
+		name, err := decoder.Token()
+		var value json.RawMessage
+		if err != nil || decoder.Decode(&value) != nil {
+			return nil, errNotObject
+		}
+		switch {
+		case name == refusedText:
+			torn = true
+		case name == refusalNames[0]:
+			kept, found = before, 1
+		case found < len(refusalNames) && name == refusalNames[found]:
+			_ = json.Unmarshal(value, &texts[found])
+			found++
+		default:
+			found = 0
+		}
+	}
+	if found != len(refusalNames) {
+		return nil, errors.New("is not a rejected row: its last members are not " + strings.Join(refusalNames[:], ", "))
+	}
+	object = append(bytes.Clone(object[:kept]), '}')
+	if torn || malformed(texts[1], texts[3]) {
+		return object, errNotRepaired
+	}
+	return object, nil
 }
 
 // find finds the fields in an object that begins at an offset of the row. Its
@@ -95,7 +144,9 @@ func (r *Row) find(n *node, object []byte, offset int) error {
 // takeMember takes a member that is asked for, or looks inside of it.
 func (r *Row) takeMember(n *node, value json.RawMessage, at span) error {
 	switch c := value[0]; {
-	case c == 'n': // null
+	case c == 'n' && n.field >= 0: // null
+		r.Fields[n.field] = Field{"", at}
+	case c == 'n':
 		return nil
 	case n.field < 0 && c == '{':
 		return r.find(n, value, at.start)

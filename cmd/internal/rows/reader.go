@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -63,6 +65,13 @@ func NewReader(in io.Reader, o Options) (*Reader, error) {
 			names = append(names, unquoteCell(raw[c.start:c.end]))
 		}
 		r.layout.width = len(names)
+		if o.Rejected {
+			kept := r.layout.columnsOut()
+			if kept == 0 || !slices.Equal(names[kept:], refusalNames[:]) {
+				return nil, errors.New("is not a file of rejected rows: the last columns are not " + strings.Join(refusalNames[:], ", "))
+			}
+			raw, names = raw[:cells[kept-1].end], names[:kept]
+		}
 		r.header = append(r.header, raw...)
 	}
 	var err error
@@ -114,7 +123,7 @@ func (r *Reader) Next() (*Row, error) {
 	text := content(row.Raw)
 	switch {
 	case len(bytes.TrimSpace(text)) == 0 && r.layout.Format != Lines && len(cells) <= 1:
-		row.cells = r.layout.width // a blank line
+		row.cells = r.layout.columnsOut() // a blank line
 	case r.layout.Format == CSV:
 		row.takeCells(cells)
 	case r.layout.Format == JSONLines:

@@ -3,6 +3,7 @@ package rows
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 )
@@ -16,12 +17,26 @@ type Refusal struct {
 }
 
 // refusalNames are the columns or members that a rejected row gets.
-var refusalNames = []string{"error_line", "error_field", "error_code", "error_reason", "error_message"}
+var refusalNames = [...]string{"error_line", "error_field", "error_code", "error_reason", "error_message"}
+
+// refusedText is the member that has the text of a row that is no JSON object.
+const refusedText = "error_text"
+
+// MalformedRow is the reason of a Refusal of a row that doesn't parse: its Field
+// is "".
+const MalformedRow = "MALFORMED_ROW"
+
+// errNotRepaired says that a rejected row didn't parse. What stands in which of
+// its fields isn't known, so it can't be taken as it is.
+var errNotRepaired = errors.New("didn't parse; whoever repairs it empties its error_reason")
+
+// malformed says whether a row was rejected since it doesn't parse.
+func malformed(field, reason string) bool { return field == "" && reason == MalformedRow }
 
 // RejectsHeader returns what a file of rejected rows begins with.
 func (r *Reader) RejectsHeader() []byte {
 	l := r.layout
-	names := string(l.Comma) + strings.Join(refusalNames, string(l.Comma)) + "\n"
+	names := string(l.Comma) + strings.Join(refusalNames[:], string(l.Comma)) + "\n"
 	switch {
 	case l.Format == Lines:
 		return []byte(LineField + names)
@@ -51,7 +66,7 @@ func (r *Row) Rejected(why Refusal) []byte {
 		out = append(out, quoteCell(string(text), comma)...)
 	}
 	if r.format.Format == CSV {
-		for ; cells < r.format.width; cells++ {
+		for ; cells < r.format.columnsOut(); cells++ {
 			out = append(out, comma)
 		}
 	}
@@ -66,7 +81,7 @@ func (r *Row) rejectedObject(text []byte, why Refusal, texts []string) []byte {
 	var out []byte
 	object := bytes.TrimSpace(text)
 	if !bytes.HasPrefix(object, []byte("{")) || !json.Valid(object) {
-		out = append(out, `{"error_text":`+quoteJSON(string(text))...)
+		out = append(out, `{"`+refusedText+`":`+quoteJSON(string(text))...)
 	} else {
 		out = append(out, bytes.TrimRight(object[:len(object)-1], " \t")...)
 	}

@@ -71,6 +71,10 @@ type Options struct {
 
 	// Objects lets members be objects, whose JSON is the value.
 	Objects bool
+
+	// Rejected says that the file is one of rejected rows: what Row.Rejected has
+	// put there is left out.
+	Rejected bool
 }
 
 // Validate says what is wrong with the options.
@@ -78,6 +82,8 @@ func (o Options) Validate() error {
 	switch {
 	case !slices.Contains([]Format{CSV, JSONLines, Lines}, o.Format):
 		return fmt.Errorf("%q is no format: there are %s, %s and %s", o.Format, CSV, JSONLines, Lines)
+	case o.Rejected && o.Format == Lines:
+		return errors.New("rejected lines are kept as CSV, in the column " + LineField)
 	case o.Comma == '"' || o.Comma == '\n' || o.Comma == '\r' || o.Comma >= 0x80:
 		return errors.New("the delimiter can't be a quote, a line end, or outside of ASCII")
 	}
@@ -123,6 +129,12 @@ type Field struct {
 // Empty says that there is nothing: no such member, a null, or an empty text.
 func (f Field) Empty() bool { return f.Value == "" }
 
+// Lacks says whether a row has no such field at all: a JSON object without the
+// member. A null is there, and all fields of a blank line are.
+func (r *Row) Lacks(field int) bool {
+	return r.format.Format == JSONLines && r.Fields[field].span == span{} && len(bytes.TrimSpace(r.Raw)) > 0
+}
+
 // span is where in a row something stands.
 type span struct{ start, end int }
 
@@ -130,7 +142,7 @@ type span struct{ start, end int }
 type layout struct {
 	Options
 	columns []int // of CSV, for each field
-	width   int   // of CSV, how many columns there are; 0 if that isn't known yet
+	width   int   // of CSV, how many columns the file has; 0 if that isn't known yet
 	paths   *node // of JSON lines
 }
 
@@ -171,6 +183,14 @@ func (l *layout) encode(text string) string {
 		return quoteJSON(text)
 	}
 	return text
+}
+
+// columnsOut is how many columns of CSV are written.
+func (l *layout) columnsOut() int {
+	if l.Rejected {
+		return max(l.width-len(refusalNames), 0)
+	}
+	return l.width
 }
 
 // terminated adds the line end that the last row of a file may lack.

@@ -108,6 +108,68 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// A file of rejected rows is read as if it were what the rows were in; what
+// didn't parse has to be repaired first.
+func TestRejectedRows(t *testing.T) {
+	for name, row := range map[string]struct {
+		o                 Options
+		in, want, rejects string
+	}{
+		"CSV": {Options{Format: CSV, Header: true, Fields: []string{"b", "d"}, Rejected: true},
+			"a,b,c,d" + errorColumns + "1,2,3,\"4\n4\",7,b,C,R,\"why, so\"\n\n" +
+				"5,6,,,2,,C,MALFORMED_ROW,has 2 columns and not 4\n" +
+				"5,6,7,8,2,,,,\n" +
+				"1,2,3,4,5,3,,C,MALFORMED_ROW,has 5 columns and not 4\n" +
+				"\"1,\"\"2\",,,,7,,C,MALFORMED_ROW,\"is not CSV\"\n",
+			"a,b,c,d\n1,<2>,3,\"<4\n4>\"\n\n5,<6>,7,<8>\n",
+			"a,b,c,d" + errorColumns +
+				"5,6,,,5,,C,R,didn't parse; whoever repairs it empties its error_reason\n" +
+				"1,2,3,4,5,3,,C,MALFORMED_ROW,has 5 columns and not 4,7,,C,R,has 10 columns and not 9\n" +
+				"\"1,\"\"2\",,,,8,,C,R,didn't parse; whoever repairs it empties its error_reason\n"},
+		"no header": {Options{Format: CSV, Fields: []string{"1"}, Rejected: true},
+			"1,2,7,1,C,R,why\n", "<1>,2\n", ""},
+		"lines": {Options{Format: CSV, Header: true, Fields: []string{LineField}, Rejected: true},
+			LineField + errorColumns + "1,7,value,C,R,why\n\"a \"\"b\",7,value,C,R,why\n", LineField + "\n<1>\n\"<a \"\"b>\"\n", LineField + errorColumns},
+		"objects": {Options{Format: JSONLines, Fields: []string{"a"}, Rejected: true},
+			`{"z":1,"a":"2","error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why"}` + "\n" +
+				`{ "error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why" }` + "\n" +
+				`{"error_text":"[1]","error_line":1,"error_field":"","error_code":"C","error_reason":"R","error_message":"why"}` + "\n" +
+				`{"a":1,"a":2,"error_line":1,"error_field":"","error_code":"C","error_reason":"MALFORMED_ROW","error_message":"why"}` + "\n" +
+				`{"a":2,"error_line":1,"error_field":"","error_code":"","error_reason":"","error_message":""}` + "\n" +
+				`{"a":"2"}` + "\n" +
+				`{"error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why","a":3}` + "\n",
+			`{"z":1,"a":"<2>"}` + "\n{ }\n" + `{"a":"<2>"}` + "\n",
+			`{"error_text":"[1]","error_line":3,"error_field":"","error_code":"C","error_reason":"R","error_message":"didn't parse; whoever repairs it empties its error_reason"}` + "\n" +
+				`{"a":1,"a":2,"error_line":4,"error_field":"","error_code":"C","error_reason":"R","error_message":"didn't parse; whoever repairs it empties its error_reason"}` + "\n" +
+				`{"a":"2","error_line":6,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not a rejected row: its last members are not error_line, error_field, error_code, error_reason, error_message"}` + "\n" +
+				`{"error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why","a":3,"error_line":7,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not a rejected row: its last members are not error_line, error_field, error_code, error_reason, error_message"}` + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, rejects := bracketed(t, row.in, row.o)
+			if out != row.want {
+				t.Errorf("out:\n%s\nwant:\n%s", out, row.want)
+			}
+			if rejects != row.rejects {
+				t.Errorf("rejects:\n%s\nwant:\n%s", rejects, row.rejects)
+			}
+		})
+	}
+}
+
+// Only a member that isn't there is lacking.
+func TestLacks(t *testing.T) {
+	_, all := readAll(t, "{\"b\":{\"c\":1}}\n{\"a\":null,\"b\":{\"c\":\"\"}}\n{\"b\":null}\n\n", Options{Format: JSONLines, Fields: []string{"a", "b.c"}})
+	for i, want := range [][2]bool{{true, false}, {false, false}, {true, true}, {false, false}} {
+		if got := [2]bool{all[i].Lacks(0), all[i].Lacks(1)}; got != want {
+			t.Errorf("row %d: %v, want %v", i, got, want)
+		}
+	}
+	_, all = readAll(t, "a,b\n,\n\n", Options{Format: CSV, Header: true, Fields: []string{"a"}})
+	if all[0].Lacks(0) || all[1].Lacks(0) {
+		t.Error("a row of CSV lacks a column")
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for name, row := range map[string]struct {
 		o    Options
@@ -115,6 +177,8 @@ func TestOptions(t *testing.T) {
 		want string
 	}{
 		"no format":              {Options{Format: "xml"}, "", `"xml" is no format`},
+		"rejects that are none":  {Options{Format: CSV, Header: true, Fields: []string{"a"}, Rejected: true}, "a,b\n", "not a file of rejected rows"},
+		"rejects of lines":       {Options{Format: Lines, Fields: []string{LineField}, Rejected: true}, "", "CSV"},
 		"a quote as a delimiter": {Options{Format: CSV, Comma: '"'}, "", "delimiter"},
 		"a field of a line":      {Options{Format: Lines, Fields: []string{"a"}}, "", "no fields"},
 		"a field twice":          {Options{Format: CSV, Fields: []string{"1", "1"}}, "", "twice"},

@@ -42,17 +42,17 @@ type Options struct {
 }
 
 // Check reads everything that a service reads before it opens its store, and
-// reports what is wrong with it.
-func Check(o Options) error {
+// reports what is wrong with it. notes is what is to be noted about the policy.
+func Check(o Options) (notes, err error) {
 	parts, err := load(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer parts.close()
 	if v := o.Config.Keystore.Vault; v != nil {
-		return v.Config(o.Getenv).CheckFiles()
+		err = v.Config(o.Getenv).CheckFiles()
 	}
-	return nil
+	return parts.server.Policy.Notes(), err
 }
 
 // loaded is a configuration with the files that it names read.
@@ -91,15 +91,7 @@ func loadPolicy(c *config.Config) (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	profiles := make(map[string]policy.ProfileVocabulary)
-	for _, p := range c.TokenizerProfiles() {
-		vocabulary := policy.ProfileVocabulary{Purposes: p.Purposes}
-		for _, part := range p.Parts() {
-			vocabulary.Parts = append(vocabulary.Parts, part.String())
-		}
-		profiles[p.Name] = vocabulary
-	}
-	return policy.Parse(c.Policy, data, policy.Vocabulary{Actions: server.Actions(), Profiles: profiles})
+	return policy.Parse(c.Policy, data, server.Vocabulary(c.TokenizerProfiles()))
 }
 
 // TrimPassphrase takes the line end off a passphrase that was read from a file.
