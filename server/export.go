@@ -20,6 +20,11 @@ import (
 // exportPage is how many tokens a page of an export has at most.
 const exportPage = 500
 
+// exportStretches is how many stretches of the store without a token of the
+// profile are gone through for a page, before an empty one is sent so that the
+// client sees that something is done.
+const exportStretches = 256
+
 // ExportTokens sends pages, each recorded before it leaves.
 func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.ServerStreamingServer[coatcheckv1.ExportTokensResponse]) error {
 	ctx := stream.Context()
@@ -83,9 +88,13 @@ func (t *tokens) export(ctx context.Context, c *call, profile, from string, reci
 
 // exportUpTo prepares a page without its signature.
 func (t *tokens) exportUpTo(ctx context.Context, c *call, profile, from string, recipient age.Recipient, limit int) (*coatcheckv1.ExportTokensResponse, error) {
-	found, err := t.tokenizer.Export(ctx, DefaultNamespace, profile, from, limit)
-	if err != nil {
-		return nil, err
+	var found tokenizer.ExportedPage
+	for stretch := 0; stretch == 0 || stretch < exportStretches && found.Empty() && found.Next != ""; stretch++ {
+		var err error
+		if found, err = t.tokenizer.Export(ctx, DefaultNamespace, profile, from, limit); err != nil {
+			return nil, err
+		}
+		from = found.Next
 	}
 	infos := make([]tokenizer.TokenInfo, len(found.Tokens))
 	for i := range found.Tokens {

@@ -176,6 +176,19 @@ func TestExportAndImport(t *testing.T) {
 	for i, r := range resp.GetResults() {
 		want[r.GetResponse().GetToken()] = fmt.Sprint("value ", i)
 	}
+	// Many of another profile in between, and one more behind them.
+	others := new(coatcheckv1.BatchTokenizeRequest)
+	for range 9_000 {
+		others.Items = append(others.Items, &coatcheckv1.TokenizeRequest{Profile: "card", Value: "4111111111111111"})
+	}
+	if _, err := checkout(t, in).BatchTokenize(deadline(t), others); err != nil {
+		t.Fatal(err)
+	}
+	last, err := checkout(t, in).Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "last", Subject: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want[last.GetToken()] = "last"
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +208,9 @@ func TestExportAndImport(t *testing.T) {
 			t.Fatal(err)
 		}
 		pages++
+		if page.GetTokenCount() == 0 && page.GetNextPageToken() != "" {
+			t.Error("a page is empty, and not the last")
+		}
 		if !ed25519.Verify(page.GetPublicKey(), server.ExportMessage("note", asked, page), page.GetSignature()) {
 			t.Fatal("the signature of a page is not good")
 		}

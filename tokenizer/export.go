@@ -24,6 +24,9 @@ type ExportedPage struct {
 	Damaged int    // records that don't parse or open, and are left out
 }
 
+// Empty says whether there is nothing on the page.
+func (p ExportedPage) Empty() bool { return len(p.Tokens) == 0 && p.Damaged == 0 }
+
 // ErrNotExportable says that values of the profile must not be kept elsewhere
 // either, or that there are none.
 var ErrNotExportable = errors.New("tokenizer: profile can't be exported")
