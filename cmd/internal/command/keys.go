@@ -67,7 +67,7 @@ func (k *keyCommands) list() *cobra.Command {
 				if err := printKeys(k.env.Stdout, resp.GetKeys()...); err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(k.env.Stdout, "\n%s\n%s\n", stateLine(resp, time.Now()), resealLine(resp.GetResealing()))
+				_, err = fmt.Fprintf(k.env.Stdout, "\n%s\n%s\n%s\n", stateLine(resp, time.Now()), resealLine(resp.GetResealing()), indexLine(resp.GetKeys()))
 				return err
 			})
 		},

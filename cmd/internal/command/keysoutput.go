@@ -143,6 +143,28 @@ func resealLine(r *coatcheckv1.Resealing) string {
 	return fmt.Sprintf("records: %s are not under the active data key; keys rewrap moves them", grouped(r.GetRemaining()))
 }
 
+// indexLine says how the index is on its way to the active index and subject keys.
+// It moves by itself.
+func indexLine(keys []*coatcheckv1.Key) string {
+	left := uint64(0)
+	for _, key := range keys {
+		if k := keyOf(key); k.State == "old" && (k.Class == "index" || k.Class == "subject") {
+			left += k.Records
+		}
+	}
+	if left == 0 {
+		return "index: all under the active keys"
+	}
+	return fmt.Sprintf("index: %s still under older keys; idempotency keys go when their time is over, the others move by themselves", entries(left))
+}
+
+func entries(n uint64) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return grouped(n) + " entries"
+}
+
 // bar shows progress on a terminal, and nothing elsewhere.
 type bar struct {
 	w       io.Writer // nil: no terminal

@@ -102,7 +102,7 @@ func requireConfig(cmd *cobra.Command, path *string) {
 const devWarning = `
 *** DEVELOPMENT ONLY ***************************************************
 *** The root key and the keys of all certificates lie in %s.
-*** Put no real values in. For real use, see: coatcheck serve --help
+*** Put no real values in. For real use, see docs/serving.md
 ************************************************************************
 
 `

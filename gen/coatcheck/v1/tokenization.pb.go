@@ -349,7 +349,8 @@ type DetokenizeRequest struct {
 	// A name of the caller's choice, 1 to 128 bytes, for the use of a token that has
 	// max_uses: calls of the same token with the same id are one use, for as long
 	// as the profile's redemption lease lasts, so that who lost the answer can ask
-	// again. The latest 128 ids of a token are known. Once a token is spent and no
+	// again. It is an id of the token, not of the caller: whoever may reveal the
+	// token and knows the id gets the answer. The latest 128 ids of a token are known. Once a token is spent and no
 	// lease is left, its value is shredded; without an id that is at once.
 	RedemptionId string `protobuf:"bytes,5,opt,name=redemption_id,json=redemptionId,proto3" json:"redemption_id,omitempty"`
 	// Why, in the caller's own words, such as the number of a ticket: up to 256
