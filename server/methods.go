@@ -114,7 +114,7 @@ func vainActions(p tokenizer.Profile) map[string]string {
 	vain := make(map[string]string)
 	switch {
 	case p.Mode == tokenizer.OneWay:
-		const why = "its mode one-way has no tokens"
+		const why = "the mode one-way has no tokens"
 		for name, kind := range Actions() {
 			if kind != policy.PlainAction && name != "tokenize" {
 				vain[name] = why
@@ -122,7 +122,7 @@ func vainActions(p tokenizer.Profile) map[string]string {
 		}
 		return vain
 	case p.Mode == tokenizer.FPE:
-		const why = "its mode fpe stores nothing"
+		const why = "the mode fpe stores nothing"
 		for name, kind := range Actions() {
 			if kind == policy.ProfileAction && name != "tokenize" && name != "lookup-token" {
 				vain[name] = why
@@ -131,10 +131,10 @@ func vainActions(p tokenizer.Profile) map[string]string {
 		return vain
 	}
 	if !p.Lookup {
-		vain["lookup-token"] = "it doesn't declare lookup"
+		vain["lookup-token"] = "lookup is not declared"
 	}
 	if p.Ephemeral() {
-		const why = "its values must not be kept elsewhere, or come from there"
+		const why = "card verification values must not be kept elsewhere, or come from there"
 		vain["export-tokens"], vain["import-tokens"] = why, why
 	}
 	return vain

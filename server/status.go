@@ -111,6 +111,7 @@ var refusals = []refusal{
 	{err: tokenizer.ErrSubjectErased, code: codes.FailedPrecondition, reason: "SUBJECT_ERASED", message: "the person whom it was about has been erased"},
 	{err: tokenizer.ErrHasToken, code: codes.FailedPrecondition, reason: "VALUE_HAS_TOKEN", message: "the value has another token"},
 	{err: tokenizer.ErrNotExportable, code: codes.FailedPrecondition, reason: "NOT_EXPORTABLE", message: "values of the profile are not kept, or must not be kept elsewhere"},
+	{err: tokenizer.ErrNotImportable, code: codes.FailedPrecondition, reason: "NOT_IMPORTABLE", message: "values of the profile are not kept, or must not have been kept elsewhere"},
 	{err: tokenizer.ErrNoLookup, code: codes.FailedPrecondition, reason: "LOOKUP_NOT_DECLARED", message: "the profile doesn't declare lookup"},
 
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -187,9 +188,32 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 		}
 		text.Write(content)
 	}
+	page, err := os.ReadFile("../docs/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := make(map[string]bool)
 	for _, r := range refusals {
+		known[r.reason] = true
 		if !strings.Contains(text.String(), r.reason) {
 			t.Errorf("%s is not in the comments of the API", r.reason)
 		}
+		row := regexp.MustCompile("(?m)^\\|.*`" + r.reason + "`[^|]*\\| " + code.Code(r.code).String() + " \\|" + ifAny(r.field) + ".*$")
+		if !row.Match(page) {
+			t.Errorf("%s, %v, %q is not in docs/errors.md", r.reason, code.Code(r.code), r.field)
+		}
 	}
+	for _, found := range regexp.MustCompile("(?m)^\\| `([A-Z_0-9]+)`").FindAllSubmatch(page, -1) {
+		if !known[string(found[1])] {
+			t.Errorf("docs/errors.md has %s, which nothing is refused with", found[1])
+		}
+	}
+}
+
+// ifAny is a cell with the name of a field, if there is one.
+func ifAny(field string) string {
+	if field == "" {
+		return ""
+	}
+	return " `" + field + "` \\|"
 }

@@ -31,6 +31,10 @@ func (p ExportedPage) Empty() bool { return len(p.Tokens) == 0 && p.Damaged == 0
 // either, or that there are none.
 var ErrNotExportable = errors.New("tokenizer: profile can't be exported")
 
+// ErrNotImportable says that nothing is stored of the profile, or that its values
+// must not have been kept anywhere.
+var ErrNotImportable = errors.New("tokenizer: profile can't be imported into")
+
 // errEnough ends a page before all that was found for it.
 var errEnough = errors.New("tokenizer: enough")
 

@@ -134,6 +134,9 @@ func (r *reader) fpeKey(p *profile) (cipher.Block, error) {
 
 // checkImport says whether a token from elsewhere can be taken over.
 func (p *profile) checkImport(token Token, value []byte) error {
+	if p.dataType.Ephemeral() {
+		return ErrNotImportable // it must not have been kept
+	}
 	bad := func(why string) error { return &InputError{ErrInvalidToken, why} }
 	if len(token) == 0 || len(token) > MaxToken {
 		return bad("must have 1 to 512 characters")
@@ -148,8 +151,6 @@ func (p *profile) checkImport(token Token, value []byte) error {
 		return bad("must not begin or end with a space")
 	case token.opaque():
 		return bad("is of the form of an opaque token, which can't be imported")
-	case p.dataType.Ephemeral():
-		return bad("can't be imported: values of this type must not have been kept")
 	}
 	switch spelt, err := p.dataType.Normalize(nil, string(token)); {
 	case string(token) == string(value), err == nil && string(spelt) == string(value):

@@ -391,7 +391,7 @@ func TestModesThatStoreNothingRefuseWhatCantBeKept(t *testing.T) {
 		"ttl":      {func(r *tokenizer.TokenizeRequest) { r.TTL = 1e9 }, tokenizer.ErrInvalidTTL},
 		"max uses": {func(r *tokenizer.TokenizeRequest) { r.MaxUses = 1 }, tokenizer.ErrInvalidMaxUses},
 		"subject":  {func(r *tokenizer.TokenizeRequest) { r.Subject = "a" }, tokenizer.ErrInvalidSubject},
-		"import":   {func(r *tokenizer.TokenizeRequest) { r.Import = "a" }, tokenizer.ErrInvalidToken},
+		"import":   {func(r *tokenizer.TokenizeRequest) { r.Import = "a" }, tokenizer.ErrNotImportable},
 	} {
 		req := request("fpe", "4111111111111111")
 		row.change(&req)

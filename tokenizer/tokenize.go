@@ -52,7 +52,7 @@ type TokenizeResult struct {
 // Errors: ErrUnknownProfile, ErrInvalidValue, ErrInvalidMetadata,
 // ErrInvalidSubject, ErrInvalidTTL, ErrInvalidMaxUses, ErrInvalidIdempotencyKey,
 // ErrIdempotency, ErrRevoked, ErrSpent, ErrFull, ErrInvalidToken, ErrTokenTaken,
-// ErrHasToken, ErrDamaged, ErrUnavailable, those of keystore.Keystore.Keyring and
+// ErrNotImportable, ErrHasToken, ErrDamaged, ErrUnavailable, those of keystore.Keystore.Keyring and
 // Keyring.Seal, or that of ctx. The unit is unchanged after an error.
 func (t *Tokenizer) Tokenize(ctx context.Context, namespace string, req TokenizeRequest, unit *Unit) (Tokenized, error) {
 	results, err := t.TokenizeAll(ctx, namespace, []TokenizeRequest{req}, unit)
@@ -233,14 +233,14 @@ func (b *tokenizing) check(it *item) (err error) {
 // keepNothing answers an item of a mode that stores nothing.
 func (b *tokenizing) keepNothing(it *item) error {
 	switch {
+	case it.req.Import != "":
+		return ErrNotImportable
 	case len(it.labels) > 0:
 		return &InputError{ErrInvalidMetadata, "has no meaning for this profile, which stores nothing"}
 	case it.req.TTL != 0:
 		return &InputError{ErrInvalidTTL, "has no meaning for this profile, which stores nothing"}
 	case it.req.MaxUses != 0:
 		return &InputError{ErrInvalidMaxUses, "has no meaning for this profile, which stores nothing"}
-	case it.req.Import != "":
-		return &InputError{ErrInvalidToken, "can't be imported into this profile, which stores nothing"}
 	case it.profile.Mode == OneWay:
 		it.answer("", time.Time{}, false)
 		return nil

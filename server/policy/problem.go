@@ -64,7 +64,7 @@ func (p *problems) err() error {
 		all = append(all, e)
 	}
 	if p.more > 0 {
-		all = append(all, fmt.Errorf("%s: %d more errors", p.file, p.more))
+		all = append(all, fmt.Errorf("%s: %d more", p.file, p.more))
 	}
 	return errors.Join(all...)
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -67,10 +68,14 @@ func (rr ruleReader) read(n *yaml.Node, index int) rule {
 func (rr ruleReader) note(s section, r rule) {
 	s.problems = rr.notes
 	for _, action := range r.actions {
+		profiles := make(map[string][]string) // by why
 		for _, profile := range r.profiles {
 			if why, vain := rr.vocabulary.Profiles[profile].Vain[action]; vain {
-				s.wrong(s.keys["profiles"].key, "%s can't succeed on profile %q: %s", action, profile, why)
+				profiles[why] = append(profiles[why], profile)
 			}
+		}
+		for _, why := range slices.Sorted(maps.Keys(profiles)) {
+			s.wrong(s.keys["profiles"].key, "%s can't succeed on %s: %s", action, strings.Join(profiles[why], ", "), why)
 		}
 	}
 }

@@ -254,7 +254,7 @@ func (e *export) summary(err error) error {
 	if e.json {
 		err = errors.Join(err, printJSON(e.env.Stdout, jsonExport{m.tokens(), m.damaged(), len(m.pages), e.key, m.complete()}))
 	}
-	text := fmt.Sprintf("%s tokens in %d pages", grouped(m.tokens()), len(m.pages))
+	text := counted(m.tokens(), "token") + " in " + counted(len(m.pages), "page")
 	switch {
 	case err != nil && len(m.pages) > 0:
 		return fmt.Errorf("%w\ncoatcheck: stopped after %s; --resume goes on", err, text)

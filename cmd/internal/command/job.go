@@ -79,7 +79,7 @@ func (j *job) checkDone() error {
 		path string
 		size int64
 	}{{j.out, j.state.Output}, {j.rejectsPath, j.state.Rejects}} {
-		if f.path == "" {
+		if f.path == "" || f.path == j.rejectsPath && j.state.Rejected == 0 {
 			continue
 		}
 		info, err := os.Stat(f.path)

@@ -53,10 +53,10 @@ func (j *job) flags(cmd *cobra.Command) {
 	flags.StringVar(&j.delimiter, "delimiter", "", `what is between the columns of CSV, such as ";" or "tab" (default ",")`)
 	flags.BoolVar(&j.noHeader, "no-header", false, "the CSV has no header: columns are numbers from 1")
 	flags.BoolVar(&j.fromRejects, "from-rejects", false, "the input is what --rejects kept: what was added to its rows is left out")
-	flags.StringVar(&j.rejectsPath, "rejects", "", "a new file for rows that are rejected, with the reasons. It holds what they hold")
+	flags.StringVar(&j.rejectsPath, "rejects", "", "a new file for rows that are rejected, if any are, with the reasons. It holds what they hold")
 	flags.Int64Var(&j.maxRejects, "max-rejects", -1, "stop once more rows than this are rejected; -1 for no limit")
 	flags.BoolVar(&j.resume, "resume", false, "go on where an earlier run stopped; begin if there was none")
-	flags.StringVar(&j.statePath, "state", "", "where it is kept how far a run is (default the file that is written, and .state)")
+	flags.StringVar(&j.statePath, "state", "", "where it is kept how far a run is (default the file that is written, or that is imported, and .state)")
 	flags.DurationVar(&j.retry, "retry", time.Minute, "how long the server may be away before it is given up. If this is given, also at the beginning")
 	flags.BoolVar(&j.json, "json", false, "print a summary as JSON")
 }

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/client"
@@ -119,6 +120,8 @@ func (j *job) end(err error) error {
 	var undone error
 	if !j.state.Done {
 		undone = j.undo()
+	} else if j.rejects != nil && j.state.Rejected == 0 {
+		undone = os.Remove(j.rejects.path) // there is nothing in it
 	}
 	return errors.Join(err, undone, j.close())
 }

@@ -43,7 +43,7 @@ func TestMove(t *testing.T) {
 	p := from.newProxy(90_000)
 	args := []string{"export", "--profile", "pan", "--recipient", recipient, "--out", "@pan"}
 	s := from.must(1, from.runAt(t.Context(), p.Addr().String(), "admin", "", append(args, "--retry", "0s")...))
-	if !strings.Contains(s.stderr, "tokens in 1 pages; --resume goes on") {
+	if !strings.Contains(s.stderr, "tokens in 1 page; --resume goes on") {
 		t.Fatalf("said %q", s.stderr)
 	}
 	if s := from.must(1, from.run("admin", "", args...)); !strings.Contains(s.stderr, "is there already") {

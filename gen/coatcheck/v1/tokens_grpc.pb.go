@@ -152,7 +152,8 @@ type TokenServiceClient interface {
 	// Codes and reasons of the call: INVALID_ARGUMENT, BATCH_TOO_LARGE (items).
 	// Of an item: those of Tokenize, and INVALID_ARGUMENT, INVALID_TOKEN (token);
 	// ALREADY_EXISTS, TOKEN_TAKEN; FAILED_PRECONDITION, VALUE_HAS_TOKEN: the
-	// profile is convergent, and the value has another token.
+	// profile is convergent, and the value has another token; NOT_IMPORTABLE:
+	// nothing is stored of the profile, or its values must not have been kept.
 	//
 	// Audit: one event, action "import-tokens", with all items.
 	ImportTokens(ctx context.Context, in *ImportTokensRequest, opts ...grpc.CallOption) (*ImportTokensResponse, error)
@@ -403,7 +404,8 @@ type TokenServiceServer interface {
 	// Codes and reasons of the call: INVALID_ARGUMENT, BATCH_TOO_LARGE (items).
 	// Of an item: those of Tokenize, and INVALID_ARGUMENT, INVALID_TOKEN (token);
 	// ALREADY_EXISTS, TOKEN_TAKEN; FAILED_PRECONDITION, VALUE_HAS_TOKEN: the
-	// profile is convergent, and the value has another token.
+	// profile is convergent, and the value has another token; NOT_IMPORTABLE:
+	// nothing is stored of the profile, or its values must not have been kept.
 	//
 	// Audit: one event, action "import-tokens", with all items.
 	ImportTokens(context.Context, *ImportTokensRequest) (*ImportTokensResponse, error)
