@@ -129,16 +129,22 @@ func (u *Upkeep) answer(asked int) {
 	}
 }
 
+// maxSeals is how often a record is sealed at most: value, details and token.
+const maxSeals = 3
+
 // pass goes once through all records.
 func (u *Upkeep) pass(ctx context.Context) error {
+	defer u.moving.Store(0)
 	for after := uint64(0); ; {
 		n := u.limiter.Burst()
 		var unit tokenizer.Unit
+		u.moving.Store(uint64(n) * maxSeals)
 		r, err := u.cfg.Tokenizer.Reseal(ctx, u.cfg.Namespace, after, n, &unit)
 		if err != nil {
 			return err
 		}
 		moved, err := u.commit(ctx, r, unit)
+		u.moving.Store(0)
 		if err != nil {
 			return err
 		}

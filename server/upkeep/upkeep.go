@@ -73,9 +73,10 @@ type Upkeep struct {
 	asked    int // how many passes Reseal has asked for
 	answered int // how many of those have been made
 
-	scrub     atomic.Bool // something has been deleted or replaced
-	nextScrub time.Time   // only scrubIfDue looks at it
-	unswept   int         // entries that could not be dealt with; only sweep looks at it
+	moving    atomic.Uint64 // how often records have been sealed that are being moved
+	scrub     atomic.Bool   // something has been deleted or replaced
+	nextScrub time.Time     // only scrubIfDue looks at it
+	unswept   int           // entries that could not be dealt with; only sweep looks at it
 }
 
 // New returns an Upkeep, which does nothing before Run.
@@ -157,6 +158,7 @@ func (u *Upkeep) rotateDue(ctx context.Context) {
 
 // rotateIfDue makes a new version of a class whose active key is due.
 func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due) error {
+	used := u.used(ctx) // before what is stored, which may have grown by what this has
 	keys, err := u.cfg.Keystore.Keys(ctx, u.cfg.Namespace)
 	if err != nil {
 		return err
@@ -166,7 +168,7 @@ func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due)
 			continue
 		}
 		old := due.Age > 0 && time.Since(k.Created) >= due.Age
-		spent := class == keystore.Data && due.Uses > 0 && u.spent(ctx, k, due.Uses)
+		spent := class == keystore.Data && due.Uses > 0 && used.spent(k, due.Uses)
 		if !old && !spent {
 			return nil
 		}
@@ -179,15 +181,30 @@ func (u *Upkeep) rotateIfDue(ctx context.Context, class keystore.Class, due Due)
 // leaves time to make a new version.
 const MaxUses = keystore.MaxUses - 1<<24
 
+// uses tells how often data keys have been used, stored or not.
+type uses struct {
+	of     map[uint32]uint64 // by version
+	moving uint64            // by records that were being moved
+}
+
+func (u *Upkeep) used(ctx context.Context) uses {
+	ring, err := u.cfg.Keystore.Keyring(ctx, u.cfg.Namespace)
+	if err != nil {
+		return uses{} // what is stored has to do
+	}
+	of := make(map[uint32]uint64)
+	for _, version := range ring.Versions(keystore.Data) {
+		of[version] = ring.Uses(version)
+	}
+	return uses{of, u.moving.Load()}
+}
+
 // spent says whether a data key has been used as often as it is due for. Records
 // that were moved to it don't count: that they all are, after a rotation, must
 // not make it due again. At MaxUses they do.
-func (u *Upkeep) spent(ctx context.Context, k keystore.ShelvedKey, due uint64) bool {
-	uses := k.Count.Sealed
-	if ring, err := u.cfg.Keystore.Keyring(ctx, u.cfg.Namespace); err == nil {
-		uses = max(uses, ring.Uses(k.Version)) // it knows of those that are not stored yet
-	}
-	return uses-min(uses, k.Count.Moved) >= due || uses >= MaxUses
+func (n uses) spent(k keystore.ShelvedKey, due uint64) bool {
+	all := max(k.Count.Sealed, n.of[k.Version]) // which knows of those that are not stored yet
+	return all-min(all, k.Count.Moved+n.moving) >= due || all >= MaxUses
 }
 
 func (u *Upkeep) rotate(ctx context.Context, class keystore.Class) error {

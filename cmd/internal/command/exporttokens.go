@@ -28,7 +28,9 @@ type export struct {
 	retry                            time.Duration
 
 	manifest *exportManifest
-	key      []byte // that has to sign the pages, once it is known
+	made     bool     // the directory is there
+	locked   *os.File // it
+	key      []byte   // that has to sign the pages, once it is known
 	bar      *rowsBar
 }
 
@@ -101,6 +103,7 @@ func (e *export) run(cmd *cobra.Command, _ []string) error {
 	if err := e.begin(); err != nil {
 		return err
 	}
+	defer func() { _ = e.locked.Close() }() // nil is an error
 	if !e.manifest.complete() {
 		e.bar = newRowsBar(e.env, "tokens", 0, int64(e.manifest.tokens()), 0, false)
 		err = e.pages(cmd.Context(), conn)
@@ -120,7 +123,10 @@ func (e *export) begin() error {
 	if there && !e.resume {
 		return fmt.Errorf("%s is there already; --resume goes on with an export", e.dir)
 	}
-	if there {
+	if e.made = there; there {
+		if err := e.lock(); err != nil {
+			return err
+		}
 		if e.manifest, err = readManifest(e.dir); err != nil {
 			return err
 		}
@@ -144,6 +150,19 @@ func (e *export) begin() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// lock keeps other exports from the directory, until it is closed.
+func (e *export) lock() error {
+	dir, err := os.Open(e.dir)
+	if err != nil {
+		return err
+	}
+	if err := lock(dir); err != nil {
+		return errors.Join(fmt.Errorf("%s: another export is at work on it: %w", e.dir, err), dir.Close())
+	}
+	e.locked = dir
 	return nil
 }
 
@@ -226,14 +245,17 @@ func (e *export) keep(m *coatcheckv1.ExportTokensResponse) error {
 // append makes a line of the manifest durable, and the directory before the
 // first.
 func (e *export) append(line any) error {
-	if err := os.MkdirAll(e.dir, 0o700); err != nil {
-		return err
+	if !e.made {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(e.dir), 0o700), os.Mkdir(e.dir, 0o700), e.lock()); err != nil {
+			return err
+		}
+		e.made = true
 	}
 	data, err := json.Marshal(line)
 	if err != nil {
 		return err
 	}
-	s, err := openSink(filepath.Join(e.dir, manifestName), e.manifest.size)
+	s, err := openSink(filepath.Join(e.dir, manifestName), false, e.manifest.size)
 	if err != nil {
 		return err
 	}

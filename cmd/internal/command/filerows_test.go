@@ -24,7 +24,7 @@ func TestFormats(t *testing.T) {
 	}{
 		"people.csv": {
 			input:  "id,\"card\",note,who\r\n1,4111 1111 1111 1111,\"a, \"\"b\"\"\nc\",ann\r\n\r\n\"2\",,x,\r\n3,5555555555554444,\"\",bob\r\n",
-			args:   []string{"--map", "card=card", "--map", "3=note"},
+			args:   []string{"--map", "card=card", "--map", "note=note"},
 			only:   []string{"--subject-field", "who"},
 			hidden: []string{"4111", "5555555555554444", "\"b\""},
 			want:   "id,\"card\",note,who\r\n1,4111111111111111,\"a, \"\"b\"\"\nc\",ann\r\n\r\n\"2\",,x,\r\n3,5555555555554444,\"\",bob\r\n",
@@ -154,6 +154,68 @@ func TestDoneMeansThere(t *testing.T) {
 				t.Errorf("%s %s: said %q", name, what, s.stderr)
 			}
 			in.write(name, content)
+		}
+	}
+}
+
+// TestFilesOfOthers shows that a run writes to no file but those that it has made.
+func TestFilesOfOthers(t *testing.T) {
+	in := newInstance(t)
+	const content = "card\n4111111111111111\n"
+	in.write("in.csv", content)
+	args := func(more ...string) []string {
+		return append([]string{"tokenize", "--in", "@in.csv", "--map", "card=card"}, more...)
+	}
+	refused := func(want string, args ...string) {
+		t.Helper()
+		if s := in.must(1, in.run("checkout", "", args...)); !strings.Contains(s.stderr, want) {
+			t.Errorf("want %q, said %q", want, s.stderr)
+		}
+	}
+	// The same file under two names.
+	refused("is there already", args("--out", "@o.csv", "--rejects", in.dir+"/./o.csv")...)
+	if _, err := os.Stat(in.path("o.csv")); err == nil {
+		t.Error("a file is left")
+	}
+	// Files that would be written beside the state.
+	in.write("st.new", "mine")
+	in.must(0, in.run("checkout", "", args("--out", "@1.csv", "--state", "@st")...))
+	if in.read("st.new") != "mine" {
+		t.Error("another file is written over")
+	}
+	if err := os.Symlink(in.path("in.csv"), in.path("link")); err != nil {
+		t.Fatal(err)
+	}
+	refused("is not a regular file", args("--out", "@2.csv", "--state", "@link")...)
+	// A state of another output, or with a link in the place of its output.
+	in.must(0, in.run("checkout", "", args("--out", "@3.csv", "--state", "@st3")...))
+	in.write("other.csv", strings.Repeat("x", 1000))
+	refused("--out was", args("--out", "@other.csv", "--state", "@st3", "--resume")...)
+	state, err := openState(in.path("st3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state.Done = false
+	if err := errors.Join(state.write(), state.close(), os.Remove(in.path("3.csv")), os.Symlink(in.path("other.csv"), in.path("3.csv"))); err != nil {
+		t.Fatal(err)
+	}
+	refused("too many levels of symbolic links", args("--out", "@3.csv", "--state", "@st3", "--resume")...)
+	if got := in.read("other.csv"); len(got) != 1000 {
+		t.Error("a file is cut through a link")
+	}
+	if in.read("in.csv") != content {
+		t.Error("the input has changed")
+	}
+	// Two that begin at once with one output and states of their own: one wins.
+	for n := range 5 {
+		said := make(chan said, 2)
+		for k := range 2 {
+			go func() {
+				said <- in.run("checkout", "", args("--out", fmt.Sprint("@both", n), "--state", fmt.Sprint("@state", n, k))...)
+			}()
+		}
+		if first, second := <-said, <-said; first.code+second.code != 1 || strings.Count(in.read(fmt.Sprint("both", n)), "\n") != 2 {
+			t.Errorf("exit codes %d and %d: %q, %q", first.code, second.code, first.stderr, second.stderr)
 		}
 	}
 }
@@ -316,6 +378,7 @@ func TestResume(t *testing.T) {
 	in.write("in.csv", input.String())
 	args := []string{"tokenize", "--in", "@in.csv", "--out", "@out.csv", "--rejects", "@rejects.csv", "--map", "card=card", "--resume", "--in-flight", "300"}
 	first := in.newProxy(120_000)
+	direct := in
 	s := in.must(1, in.runAt(t.Context(), first.Addr().String(), "checkout", "", append(args, "--retry", "0s")...))
 	if !strings.Contains(s.stderr, "--resume goes on") {
 		t.Fatalf("said %q", s.stderr)
@@ -328,6 +391,7 @@ func TestResume(t *testing.T) {
 	if s := in.must(1, in.run("checkout", "", args...)); !strings.Contains(s.stderr, "another run is at work") {
 		t.Errorf("said %q", s.stderr)
 	}
+	in = first.behind(in)
 	// As it was at the beginning, with more in the outputs than it knows of.
 	older := began
 	older.Rows, older.Rejected, older.Output, older.Rejects = 0, 0, 0, 0
@@ -342,6 +406,9 @@ func TestResume(t *testing.T) {
 		t.Errorf("said %q", s.stderr)
 	}
 	refusals(t, in, args)
+	if s := in.must(1, direct.run("checkout", "", args...)); !strings.Contains(s.stderr, "can't be resumed: --address was") {
+		t.Errorf("said %q", s.stderr)
+	}
 	in.must(1, in.run("checkout", "", args...))
 	if got := in.tokens("card"); got != n-n/1000 {
 		t.Errorf("%d tokens", got)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type importTokens struct {
 	profile, identity, keyText string
 	anySigner                  bool
 	renamed                    []string // ours=theirs
+	optional                   []string // of these, theirs that rows may lack
 
 	key   []byte
 	names []string // ours, for each field
@@ -52,6 +54,7 @@ func importCommand(env Env) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&i.profile, "profile", "", "the profile that they become tokens of, whatever the rows say")
 	flags.StringArrayVar(&i.renamed, "field", nil, "ours=theirs: what a field is called there, such as value=pan; repeat it")
+	flags.StringArrayVar(&i.optional, "optional", nil, "a field of --field, as it is called there, that JSON objects may lack. Repeat it")
 	flags.StringVar(&i.identity, "identity", "", "an age identity file, to read what coatcheck export wrote: --in is its directory")
 	flags.StringVar(&i.keyText, "public-key", "", "with --identity: the key, in base64, that has to have signed the export")
 	flags.BoolVar(&i.anySigner, "any-signer", false, "with --identity: whoever has signed the export is believed")
@@ -95,10 +98,18 @@ func (i *importTokens) prepare(cmd *cobra.Command) (err error) {
 		}
 		i.options.Fields[at] = theirs
 	}
+	for _, name := range i.optional {
+		if !slices.Contains(i.options.Fields, name) {
+			return usageError{fmt.Errorf("--optional %q: is no field that is asked for", name)}
+		}
+	}
 	if err := i.options.Validate(); err != nil {
 		return usageError{err}
 	}
-	i.settings = map[string]string{"profile": i.profile, "field": strings.Join(i.renamed, " ")}
+	i.settings = map[string]string{
+		"profile": i.profile, "field": strings.Join(i.renamed, " "), "optional": strings.Join(i.optional, " "),
+		"public-key": i.keyText, "any-signer": strconv.FormatBool(i.anySigner),
+	}
 	return nil
 }
 
@@ -139,6 +150,21 @@ func (i *importTokens) columns() error {
 		needed := name == "token" || i.options.Fields[at] != name
 		if needed && !i.reader.Has(at) {
 			return fmt.Errorf("column %q: %w", i.options.Fields[at], rows.ErrField)
+		}
+	}
+	if left := i.reader.Others(); len(left) > 0 {
+		fmt.Fprintf(i.env.Stderr, "coatcheck: columns that mean nothing to an import: %s\n", printable(strings.Join(left, ", ")))
+	}
+	return nil
+}
+
+// lacking refuses a row that lacks a field that has been named: the name may be
+// mistyped, and what it says of the token would be lost.
+func (i *importTokens) lacking(row *rows.Row) *rows.Refusal {
+	for at, name := range i.names {
+		theirs := i.options.Fields[at]
+		if theirs != name && row.Lacks(at) && !slices.Contains(i.optional, theirs) {
+			return malformed(theirs, "has no such field; --optional names those that rows may lack")
 		}
 	}
 	return nil
@@ -200,6 +226,7 @@ func (i *importTokens) gather() (batch []importRow, last error) {
 		r := importRow{Row: row}
 		if row.Problem != "" {
 			r.refused = malformed("", row.Problem)
+		} else if r.refused = i.lacking(row); r.refused != nil {
 		} else if r.item, r.refused = i.item(row, time.Now()); r.item != nil {
 			size += proto.Size(r.item)
 			sent++

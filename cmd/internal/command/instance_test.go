@@ -250,6 +250,17 @@ func (in *instance) newProxy(limit int64) *proxy {
 	return p
 }
 
+// behind returns the instance as it is seen through the proxy, which breaks no more
+// connections from now on.
+func (p *proxy) behind(in *instance) *instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit = 0
+	through := *in
+	through.address, through.stop = p.Addr().String(), nil
+	return &through
+}
+
 func (p *proxy) serve() {
 	for {
 		client, err := p.Accept()

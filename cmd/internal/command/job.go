@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -52,8 +53,18 @@ func (j *job) former() error {
 		next.Settings = make(map[string]string)
 	}
 	next.Settings["format"], next.Settings["delimiter"] = string(j.options.Format), string(rune(j.options.Comma))
-	next.Settings["no-header"], next.Settings["rejects"] = strconv.FormatBool(j.noHeader), j.rejectsPath
-	next.Settings["from-rejects"] = strconv.FormatBool(j.fromRejects)
+	next.Settings["no-header"], next.Settings["from-rejects"] = strconv.FormatBool(j.noHeader), strconv.FormatBool(j.fromRejects)
+	next.Settings["address"] = j.server.Address
+	for name, path := range map[string]string{"in": j.in, "out": j.out, "rejects": j.rejectsPath} {
+		if path != "" && path != "-" {
+			full, err := filepath.Abs(path)
+			if err != nil {
+				return err
+			}
+			path = full
+		}
+		next.Settings[name] = path
+	}
 	switch old := j.state; {
 	case old.found && j.resume:
 		if err := old.continues(&next); err != nil {
@@ -99,7 +110,7 @@ func (j *job) refuseOld() error {
 			continue
 		}
 		if there, err := exists(path); err != nil || there {
-			return errors.Join(err, fmt.Errorf("%s is there already: nothing is written over it", path))
+			return errors.Join(err, errThere(path))
 		}
 	}
 	return nil
@@ -128,24 +139,24 @@ func (j *job) openOutputs() (err error) {
 	if j.output && j.out == "-" {
 		j.sink = pipeSink(j.env.Stdout)
 	} else if j.output {
-		if j.sink, err = openSink(j.out, j.state.Output); err != nil {
+		if j.sink, err = openSink(j.out, j.fresh, j.state.Output); err != nil {
 			return err
 		}
 	}
 	if j.rejectsPath != "" {
-		if j.rejects, err = openSink(j.rejectsPath, j.state.Rejects); err != nil {
+		if j.rejects, err = openSink(j.rejectsPath, j.fresh, j.state.Rejects); err != nil {
 			return err
 		}
 	}
 	if j.state.Position.Offset > 0 {
 		return nil
 	}
-	if j.sink != nil {
+	if j.sink != nil && j.state.Output == 0 {
 		if _, err := j.sink.Write(j.reader.Header()); err != nil {
 			return err
 		}
 	}
-	if j.rejects != nil {
+	if j.rejects != nil && j.state.Rejects == 0 {
 		if _, err := j.rejects.Write(j.reader.RejectsHeader()); err != nil {
 			return err
 		}

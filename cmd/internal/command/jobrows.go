@@ -114,6 +114,7 @@ func (j *job) close() error {
 func (j *job) end(err error) error {
 	j.state.Done = err == nil
 	saved := j.save()
+	j.state.Done = j.state.Done && saved == nil
 	j.bar.at(j.state.Rows, j.state.Position.Offset, time.Now(), true)
 	j.bar.end()
 	err = j.summary(errors.Join(err, saved))

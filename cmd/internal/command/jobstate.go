@@ -67,8 +67,11 @@ func openState(path string) (*stateFile, error) {
 	if path == "" {
 		return s, nil
 	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: is not a regular file", path)
+	}
 	for {
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("there is no directory %s", filepath.Dir(path))
 		}
@@ -88,6 +91,7 @@ func openState(path string) (*stateFile, error) {
 		_ = file.Close()
 	}
 	data, err := os.ReadFile(path)
+	err = errors.Join(err, removeLeftovers(path))
 	if err == nil && len(data) > 0 {
 		s.found = true
 		err = s.parse(data)
@@ -98,15 +102,10 @@ func openState(path string) (*stateFile, error) {
 	return s, nil
 }
 
-// lock takes a file for this process, for as long as it is open.
-func lock(file *os.File) error {
-	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-}
-
 func (s *stateFile) parse(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&s.jobState); err != nil || s.Version != stateVersion {
+	if err := decoder.Decode(&s.jobState); err != nil || s.Version != stateVersion || decoder.More() {
 		return fmt.Errorf("%s: is not a state file of this version", s.path)
 	}
 	return nil

@@ -187,6 +187,7 @@ func TestImportResume(t *testing.T) {
 	if !strings.Contains(s.stderr, "--resume goes on") {
 		t.Fatalf("said %q", s.stderr)
 	}
+	in = p.behind(in)
 	in.must(0, in.run("admin", "", args...))
 	in.must(0, in.run("admin", "", args...))
 	if got := in.tokens("card"); got != 5000 {
@@ -194,5 +195,50 @@ func TestImportResume(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Clean(in.path("old.csv.state"))); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestImportOfMistypedFields shows that what a field says is not lost since its name
+// is mistyped: a token that was revoked would come back.
+func TestImportOfMistypedFields(t *testing.T) {
+	in := newInstance(t)
+	in.write("old.jsonl", `{"id":"tok-1","number":"4111111111111111","status":"revoked"}`+"\n")
+	args := []string{"import", "--in", "@old.jsonl", "--profile", "card", "--field", "token=id", "--field", "value=number"}
+	for field, want := range map[string]string{"state=stauts": "stauts: INVALID_ARGUMENT MALFORMED_ROW: has no such field", "state=status": "TOKEN_REVOKED"} {
+		if s := in.must(1, in.run("admin", "", append(args, "--field", field)...)); !strings.Contains(s.stderr, want) || in.tokens("card") != 0 {
+			t.Errorf("%s: said %q", field, s.stderr)
+		}
+		_ = os.Remove(in.path("old.jsonl.state"))
+	}
+	in.must(0, in.run("admin", "", append(args, "--field", "expire_time=expires", "--optional", "expires")...))
+	in.write("old.csv", "token,value,State\ntok-2,5555555555554444,revoked\n")
+	if s := in.must(0, in.run("admin", "", "import", "--in", "@old.csv", "--profile", "card")); !strings.Contains(s.stderr, "columns that mean nothing to an import: State\n") {
+		t.Errorf("said %q", s.stderr)
+	}
+	if s := in.must(2, in.run("admin", "", append(args, "--optional", "x")...)); !strings.Contains(s.stderr, `--optional "x"`) {
+		t.Errorf("said %q", s.stderr)
+	}
+}
+
+// TestExportsAtOnce has two exports begin in one directory: one of them makes it, and
+// what it makes is good.
+func TestExportsAtOnce(t *testing.T) {
+	in := newInstance(t)
+	in.write("in.txt", strings.Join(cards(2000), "\n")+"\n")
+	in.must(0, in.run("checkout", "", "tokenize", "--profile", "pan", "--in", "@in.txt", "--out", "@tokens.txt"))
+	recipient := in.identity("identity.txt")
+	for n := range 5 {
+		args := []string{"export", "--profile", "pan", "--recipient", recipient, "--out", fmt.Sprint("@dir", n)}
+		said := make(chan said, 2)
+		for range 2 {
+			go func() { said <- in.run("admin", "", args...) }()
+		}
+		first, second := <-said, <-said
+		if first.code+second.code != 1 {
+			t.Errorf("exit codes %d and %d: %q, %q", first.code, second.code, first.stderr, second.stderr)
+		}
+		if s := in.must(0, in.run("admin", "", append(args, "--resume")...)); !strings.Contains(s.stderr, "2,000 tokens in ") {
+			t.Errorf("said %q", s.stderr)
+		}
 	}
 }

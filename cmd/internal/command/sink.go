@@ -3,10 +3,13 @@ package command
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 )
 
 // sink is where rows go: a file, which can be made durable, or a pipe.
@@ -23,10 +26,21 @@ const sinkBuffer = 64 << 10
 // pipeSink returns a sink that can't be made durable.
 func pipeSink(w io.Writer) *sink { return &sink{Writer: bufio.NewWriterSize(w, sinkBuffer)} }
 
-// openSink opens a file for its owner alone, cuts it off at a length, and goes on
-// behind it. A file that is shorter is refused.
-func openSink(path string, length int64) (*sink, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// openSink makes a file for its owner alone; or, if there has to be one already,
+// cuts it off at a length, and goes on behind it. One that is shorter is refused, and
+// one that another run has open.
+func openSink(path string, fresh bool, length int64) (*sink, error) {
+	flags := os.O_RDWR | syscall.O_NOFOLLOW
+	switch {
+	case fresh:
+		flags |= os.O_CREATE | os.O_EXCL
+	case length == 0:
+		flags |= os.O_CREATE // the run may have ended before it was made
+	}
+	file, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, errThere(path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -35,8 +49,10 @@ func openSink(path string, length int64) (*sink, error) {
 	case err != nil:
 	case !info.Mode().IsRegular():
 		err = errors.New(path + ": is not a regular file")
+	case lock(file) != nil:
+		err = errors.New(path + ": another run is writing it")
 	case info.Size() < length:
-		err = errors.New(path + ": is shorter than it was")
+		err = fmt.Errorf("%s: is shorter than the run has written, %s; to begin anew, remove it and the state", path, counted(length, "byte"))
 	default:
 		if err = file.Truncate(length); err == nil {
 			_, err = file.Seek(length, io.SeekStart)
@@ -47,6 +63,15 @@ func openSink(path string, length int64) (*sink, error) {
 		return nil, err
 	}
 	return &sink{Writer: bufio.NewWriterSize(file, sinkBuffer), path: path, file: file, size: length}, nil
+}
+
+func errThere(path string) error {
+	return fmt.Errorf("%s is there already: nothing is written over it", path)
+}
+
+// lock takes a file for this process, for as long as it is open.
+func lock(file *os.File) error {
+	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
 // Write writes p.
@@ -85,8 +110,7 @@ func exists(path string) (bool, error) {
 // is durable when the call returns. ready is called with the file before it has its
 // name; the caller closes the file.
 func replaceFile(path string, data []byte, ready func(*os.File) error) (*os.File, error) {
-	next := path + ".new"
-	file, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := os.CreateTemp(filepath.Dir(path), newPrefix(path)+"*")
 	if err != nil {
 		return nil, err
 	}
@@ -95,15 +119,30 @@ func replaceFile(path string, data []byte, ready func(*os.File) error) (*os.File
 		err = ready(file)
 	}
 	if err == nil {
-		err = os.Rename(next, path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = os.Rename(file.Name(), path)
 	}
 	if err != nil {
+		return nil, errors.Join(err, file.Close(), os.Remove(file.Name()))
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// newPrefix begins the names of files that are to take the place of another.
+func newPrefix(path string) string { return "." + filepath.Base(path) + ".new-" }
+
+// removeLeftovers removes what replaceFile has left where the process ended in it.
+// Nobody else may be replacing the file.
+func removeLeftovers(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newPrefix(path)) && e.Type().IsRegular() {
+			err = errors.Join(err, os.Remove(filepath.Join(filepath.Dir(path), e.Name())))
+		}
+	}
+	return err
 }
 
 // syncDir makes the names in a directory durable.

@@ -8,7 +8,8 @@ import (
 )
 
 // columnsOf returns the column of each field, from 0; -1 for one that isn't there
-// and is optional. A name comes before a number.
+// and is optional. With a header it is by name, else by number: a file without one
+// that is taken for one with it would lose its first row.
 func columnsOf(fields, names []string, header, optional bool) ([]int, error) {
 	columns := make([]int, len(fields))
 	for i, field := range fields {
@@ -26,15 +27,20 @@ func columnsOf(fields, names []string, header, optional bool) ([]int, error) {
 			continue
 		}
 		n, err := strconv.Atoi(field)
-		if err != nil && optional {
+		isNumber := err == nil && n >= 1
+		if isNumber && !header {
+			columns[i] = n - 1
 			continue
 		}
-		if err != nil || n < 1 || header && n > len(names) {
-			// What the file has instead is not told: without a header that would
-			// be values.
-			return nil, fmt.Errorf("column %q: %w", field, ErrField)
+		if !isNumber && optional {
+			continue
 		}
-		columns[i] = n - 1
+		// What the file has instead is not told: without a header that would be
+		// values.
+		if isNumber {
+			return nil, fmt.Errorf("column %q: %w in the header; numbers are for files without one", field, ErrField)
+		}
+		return nil, fmt.Errorf("column %q: %w", field, ErrField)
 	}
 	for i, c := range columns {
 		for k := range i {
@@ -122,27 +128,18 @@ func (r *Row) takeCells(cells []span) {
 		return
 	}
 	r.cells = len(cells)
+	if r.format.Rejected || !r.format.Header {
+		cells = r.dropRefusal(cells)
+	}
+	if r.Problem != "" {
+		return
+	}
 	if r.format.width == 0 {
 		r.format.width = len(cells)
 	}
 	if len(cells) != r.format.width {
 		r.Problem = fmt.Sprintf("has %d columns and not %d", len(cells), r.format.width)
 		return
-	}
-	if r.format.Rejected {
-		r.cells = r.format.columnsOut()
-		if r.cells == 0 {
-			r.Problem = "is not a rejected row: it has no column but those of the error"
-			return
-		}
-		text := func(i int) string { return unquoteCell(r.Raw[cells[r.cells+i].start:cells[r.cells+i].end]) }
-		field, reason := text(1), text(3)
-		cells = cells[:r.cells]
-		r.Raw = terminated(r.Raw[:cells[r.cells-1].end])
-		if malformed(field, reason) {
-			r.Problem = errNotRepaired.Error()
-			return
-		}
 	}
 	for i, c := range r.format.columns {
 		if c < 0 {
@@ -154,6 +151,34 @@ func (r *Row) takeCells(cells []span) {
 		}
 		r.Fields[i] = Field{unquoteCell(r.Raw[cells[c].start:cells[c].end]), cells[c]}
 	}
+}
+
+// dropRefusal takes what Row.Rejected has added off a row, if that is asked for. It
+// finds a problem if there is nothing to take off, or if the row must not be taken
+// as it is.
+func (r *Row) dropRefusal(cells []span) []span {
+	kept := len(cells) - len(refusalNames)
+	text := func(i int) string { return unquoteCell(r.Raw[cells[kept+i].start:cells[kept+i].end]) }
+	isRefusal := false
+	if kept > 0 {
+		_, err := strconv.Atoi(text(0)) // error_line
+		isRefusal = err == nil
+	}
+	switch {
+	case !r.format.Rejected && isRefusal && malformed(text(1), text(3)):
+		r.Problem = errRejected.Error()
+		return cells
+	case !r.format.Rejected:
+		return cells
+	case !isRefusal:
+		r.Problem = "is not a rejected row: the last columns are not those of an error"
+		return cells
+	case malformed(text(1), text(3)):
+		r.Problem = errNotRepaired.Error()
+	}
+	r.cells = kept
+	r.Raw = terminated(r.Raw[:cells[kept-1].end])
+	return cells[:kept]
 }
 
 // unquoteCell returns the text of a cell. Line ends inside stay as they are.

@@ -46,15 +46,18 @@ var errNotObject = errors.New("is not one JSON object")
 
 // takeMembers finds the fields of an object.
 func (r *Row) takeMembers(text []byte) {
-	if r.format.Rejected {
-		object, err := withoutRefusal(text)
-		if object != nil {
-			r.Raw, text = append(object, '\n'), object
-		}
-		if err != nil {
-			r.Problem = err.Error()
-			return
-		}
+	object, err := withoutRefusal(text)
+	switch {
+	case r.format.Rejected && object != nil:
+		r.Raw, text = append(object, '\n'), object
+	case !r.format.Rejected && object != nil:
+		err = errRejected
+	case !r.format.Rejected:
+		err = nil // as it should be
+	}
+	if err != nil {
+		r.Problem = err.Error()
+		return
 	}
 	if err := r.find(r.format.paths, text, 0); err != nil {
 		r.Problem = err.Error()
@@ -62,13 +65,15 @@ func (r *Row) takeMembers(text []byte) {
 }
 
 // withoutRefusal returns the object of a rejected row as it was before, with
-// errNotRepaired as well. Its errors hold nothing of the row.
+// errNotRepaired as well; nil if it is none. Its errors hold nothing of the row.
 func withoutRefusal(object []byte) ([]byte, error) {
+	if !bytes.Contains(object, []byte(refusalNames[0])) {
+		return nil, errNoRefusal // at little cost
+	}
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
 		return nil, errNotObject
 	}
-	torn := false
 	kept, found := int64(0), 0 // of the members of a refusal, one after the other
 	var texts [len(refusalNames)]string
 	for decoder.More() {
@@ -79,8 +84,6 @@ func withoutRefusal(object []byte) ([]byte, error) {
 			return nil, errNotObject
 		}
 		switch {
-		case name == refusedText:
-			torn = true
 		case name == refusalNames[0]:
 			kept, found = before, 1
 		case found < len(refusalNames) && name == refusalNames[found]:
@@ -90,15 +93,24 @@ func withoutRefusal(object []byte) ([]byte, error) {
 			found = 0
 		}
 	}
+	if _, err := decoder.Token(); err != nil {
+		return nil, errNotObject
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errNotObject
+	}
 	if found != len(refusalNames) {
-		return nil, errors.New("is not a rejected row: its last members are not " + strings.Join(refusalNames[:], ", "))
+		return nil, errNoRefusal
 	}
 	object = append(bytes.Clone(object[:kept]), '}')
-	if torn || malformed(texts[1], texts[3]) {
+	if malformed(texts[1], texts[3]) {
 		return object, errNotRepaired
 	}
 	return object, nil
 }
+
+// errNoRefusal says that an object is not that of a rejected row.
+var errNoRefusal = errors.New("is not a rejected row: its last members are not " + strings.Join(refusalNames[:], ", "))
 
 // find finds the fields in an object that begins at an offset of the row. Its
 // errors hold nothing of the row.

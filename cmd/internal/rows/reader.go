@@ -64,18 +64,31 @@ func NewReader(in io.Reader, o Options) (*Reader, error) {
 		for _, c := range cells {
 			names = append(names, unquoteCell(raw[c.start:c.end]))
 		}
+		if slices.ContainsFunc(names, func(name string) bool { return strings.ContainsAny(name, "\r\n") }) {
+			// It would swallow rows, which would pass as they are.
+			return nil, errors.New("the header has a line end inside: a quote is not closed, or lines end with CR alone")
+		}
 		r.layout.width = len(names)
-		if o.Rejected {
-			kept := r.layout.columnsOut()
-			if kept == 0 || !slices.Equal(names[kept:], refusalNames[:]) {
-				return nil, errors.New("is not a file of rejected rows: the last columns are not " + strings.Join(refusalNames[:], ", "))
-			}
+		kept := len(names) - len(refusalNames)
+		rejected := kept > 0 && slices.Equal(names[kept:], refusalNames[:])
+		switch {
+		case o.Rejected && !rejected:
+			return nil, errors.New("is not a file of rejected rows: the last columns are not " + strings.Join(refusalNames[:], ", "))
+		case o.Rejected:
 			raw, names = raw[:cells[kept-1].end], names[:kept]
+			r.layout.width = kept
+		case rejected:
+			return nil, errRejected
 		}
 		r.header = append(r.header, raw...)
 	}
 	var err error
 	r.layout.columns, err = columnsOf(o.Fields, names, o.Header, o.Optional)
+	for c, name := range names {
+		if !slices.Contains(r.layout.columns, c) {
+			r.layout.others = append(r.layout.others, name)
+		}
+	}
 	return r, err
 }
 
@@ -84,6 +97,9 @@ func NewReader(in io.Reader, o Options) (*Reader, error) {
 func (r *Reader) Has(field int) bool {
 	return r.layout.Format != CSV || r.layout.columns[field] >= 0
 }
+
+// Others returns the names of the columns that no field is in.
+func (r *Reader) Others() []string { return r.layout.others }
 
 // Header returns what stands before the first row, as it is.
 func (r *Reader) Header() []byte {
@@ -123,7 +139,7 @@ func (r *Reader) Next() (*Row, error) {
 	text := content(row.Raw)
 	switch {
 	case len(bytes.TrimSpace(text)) == 0 && r.layout.Format != Lines && len(cells) <= 1:
-		row.cells = r.layout.columnsOut() // a blank line
+		row.cells = r.layout.width // a blank line
 	case r.layout.Format == CSV:
 		row.takeCells(cells)
 	case r.layout.Format == JSONLines:

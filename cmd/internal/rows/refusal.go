@@ -30,6 +30,9 @@ const MalformedRow = "MALFORMED_ROW"
 // its fields isn't known, so it can't be taken as it is.
 var errNotRepaired = errors.New("didn't parse; whoever repairs it empties its error_reason")
 
+// errRejected says that rows were rejected before, and may have passed as they are.
+var errRejected = errors.New("is a file of rejected rows, and not taken for one: --from-rejects")
+
 // malformed says whether a row was rejected since it doesn't parse.
 func malformed(field, reason string) bool { return field == "" && reason == MalformedRow }
 
@@ -66,7 +69,7 @@ func (r *Row) Rejected(why Refusal) []byte {
 		out = append(out, quoteCell(string(text), comma)...)
 	}
 	if r.format.Format == CSV {
-		for ; cells < r.format.columnsOut(); cells++ {
+		for ; cells < r.format.width; cells++ {
 			out = append(out, comma)
 		}
 	}

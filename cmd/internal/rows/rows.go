@@ -142,7 +142,8 @@ type span struct{ start, end int }
 type layout struct {
 	Options
 	columns []int // of CSV, for each field
-	width   int   // of CSV, how many columns the file has; 0 if that isn't known yet
+	others  []string
+	width   int   // of CSV, how many columns there are, without those of a refusal; 0 if that isn't known yet
 	paths   *node // of JSON lines
 }
 
@@ -183,14 +184,6 @@ func (l *layout) encode(text string) string {
 		return quoteJSON(text)
 	}
 	return text
-}
-
-// columnsOut is how many columns of CSV are written.
-func (l *layout) columnsOut() int {
-	if l.Rejected {
-		return max(l.width-len(refusalNames), 0)
-	}
-	return l.width
 }
 
 // terminated adds the line end that the last row of a file may lack.

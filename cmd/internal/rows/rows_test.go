@@ -124,7 +124,7 @@ func TestRejectedRows(t *testing.T) {
 			"a,b,c,d\n1,<2>,3,\"<4\n4>\"\n\n5,<6>,7,<8>\n",
 			"a,b,c,d" + errorColumns +
 				"5,6,,,5,,C,R,didn't parse; whoever repairs it empties its error_reason\n" +
-				"1,2,3,4,5,3,,C,MALFORMED_ROW,has 5 columns and not 4,7,,C,R,has 10 columns and not 9\n" +
+				"1,2,3,4,5,7,,C,R,didn't parse; whoever repairs it empties its error_reason\n" +
 				"\"1,\"\"2\",,,,8,,C,R,didn't parse; whoever repairs it empties its error_reason\n"},
 		"no header": {Options{Format: CSV, Fields: []string{"1"}, Rejected: true},
 			"1,2,7,1,C,R,why\n", "<1>,2\n", ""},
@@ -133,7 +133,7 @@ func TestRejectedRows(t *testing.T) {
 		"objects": {Options{Format: JSONLines, Fields: []string{"a"}, Rejected: true},
 			`{"z":1,"a":"2","error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why"}` + "\n" +
 				`{ "error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why" }` + "\n" +
-				`{"error_text":"[1]","error_line":1,"error_field":"","error_code":"C","error_reason":"R","error_message":"why"}` + "\n" +
+				`{"error_text":"[1]","error_line":1,"error_field":"","error_code":"C","error_reason":"MALFORMED_ROW","error_message":"why"}` + "\n" +
 				`{"a":1,"a":2,"error_line":1,"error_field":"","error_code":"C","error_reason":"MALFORMED_ROW","error_message":"why"}` + "\n" +
 				`{"a":2,"error_line":1,"error_field":"","error_code":"","error_reason":"","error_message":""}` + "\n" +
 				`{"a":"2"}` + "\n" +
@@ -151,6 +151,37 @@ func TestRejectedRows(t *testing.T) {
 			}
 			if rejects != row.rejects {
 				t.Errorf("rejects:\n%s\nwant:\n%s", rejects, row.rejects)
+			}
+		})
+	}
+}
+
+// Rows that were rejected don't pass as they are.
+func TestRejectedRowsThatAreNotTakenForSuch(t *testing.T) {
+	for name, row := range map[string]struct {
+		o                 Options
+		in, want, rejects string
+	}{
+		"no header": {Options{Format: CSV, Fields: []string{"1"}},
+			"1,2,7,1,C,R,why\n1,,7,,C,MALFORMED_ROW,why\n", "<1>,2,7,1,C,R,why\n",
+			"1,,7,,C,MALFORMED_ROW,why,2,,C,R,\"is a file of rejected rows, and not taken for one: --from-rejects\"\n"},
+		"objects": {Options{Format: JSONLines, Fields: []string{"a"}},
+			`{"a":"2","error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why"}` + "\n" + `{"a":"error_line"}`,
+			`{"a":"<error_line>"}` + "\n",
+			`{"a":"2","error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why","error_line":1,"error_field":"","error_code":"C","error_reason":"R","error_message":"is a file of rejected rows, and not taken for one: --from-rejects"}` + "\n"},
+		"more behind one": {Options{Format: JSONLines, Fields: []string{"a"}, Rejected: true},
+			`{"a":"2","error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why"}{"a":3}` + "\n", "",
+			`{"error_text":"{\"a\":\"2\",\"error_line\":5,\"error_field\":\"a\",\"error_code\":\"C\",\"error_reason\":\"R\",\"error_message\":\"why\"}{\"a\":3}","error_line":1,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not one JSON object"}` + "\n"},
+		"any file": {Options{Format: CSV, Fields: []string{"1"}, Rejected: true},
+			"4111,a,b,c,d,e\n", "", "4111,a,b,c,d,e,1,,C,R,is not a rejected row: the last columns are not those of an error\n"},
+		"a wider one first": {Options{Format: CSV, Fields: []string{"1"}, Rejected: true},
+			"1,2,3,1,,C,MALFORMED_ROW,has 3 columns and not 2\n4,5,2,1,C,R,why\n", "<4>,5\n",
+			"1,2,3,1,,C,R,didn't parse; whoever repairs it empties its error_reason\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, rejects := bracketed(t, row.in, row.o)
+			if out != row.want || rejects != row.rejects {
+				t.Errorf("out:\n%s\nwant:\n%s\nrejects:\n%s\nwant:\n%s", out, row.want, rejects, row.rejects)
 			}
 		})
 	}
@@ -187,7 +218,11 @@ func TestOptions(t *testing.T) {
 		"no such column":         {Options{Format: CSV, Header: true, Fields: []string{"c"}}, "a,b\n", ErrField.Error()},
 		"no such number":         {Options{Format: CSV, Header: true, Fields: []string{"3"}}, "a,b\n", ErrField.Error()},
 		"no header to name":      {Options{Format: CSV, Fields: []string{"a"}}, "a,b\n", ErrField.Error()},
-		"a name and its number":  {Options{Format: CSV, Header: true, Fields: []string{"a", "1"}}, "a,b\n", "same column"},
+		"a number with a header": {Options{Format: CSV, Header: true, Fields: []string{"1"}}, "4111,b\n", "numbers are for files without one"},
+		"a number twice":         {Options{Format: CSV, Fields: []string{"1", "01"}}, "a,b\n", "same column"},
+		"lines that end with CR": {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a,b\r1,2\r3,4\r", "line end inside"},
+		"a quote that swallows":  {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a,\"b\n1,2\n3,4\"\n", "line end inside"},
+		"rejects as they are":    {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a" + errorColumns, "--from-rejects"},
 		"a column twice":         {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a,a\n", "twice"},
 		"an empty table":         {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "", "no header"},
 		"a header that is none":  {Options{Format: CSV, Header: true, Fields: []string{"a"}}, "a,b\"\n", "not CSV"},
