@@ -79,12 +79,12 @@ func TestDiskFillsUp(t *testing.T) {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	p := startWith(t, func(cmd *exec.Cmd) { onSmallDisk(t, cmd, data, 4<<20, 2<<20) }, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+	p := startWith(t, func(cmd *exec.Cmd) { onSmallDisk(t, cmd, data, 40<<20, 8<<20) }, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
 	checkout := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "checkout"))
 	payments := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "payments"))
 	values := make(map[string]string)
 	fill := func() error {
-		for i := range 1000 {
+		for i := range 4000 {
 			value := fmt.Sprint(i, strings.Repeat("x", 30000))
 			resp, err := checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: value})
 			if err != nil {

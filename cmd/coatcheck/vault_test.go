@@ -318,16 +318,29 @@ func TestStartWithoutVault(t *testing.T) {
 	}
 }
 
+// copyStore copies the files of a store, which may be running, and returns the path
+// of the copy. The journal comes first: a file that has more than it does no harm.
+func copyStore(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "coatcheck.db.journal-????????"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no journal in %s: %v", dir, err)
+	}
+	to := t.TempDir()
+	for _, file := range append(files, filepath.Join(dir, "coatcheck.db")) {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(to, filepath.Base(file)), string(content))
+	}
+	return filepath.Join(to, "coatcheck.db")
+}
+
 // wrapped returns the wrapped keys of an instance, which may be running.
 func (i *onVault) wrapped(t *testing.T) []keystore.WrappedKey {
 	t.Helper()
-	copied := filepath.Join(t.TempDir(), "copy.db")
-	content, err := os.ReadFile(filepath.Join(i.dir, "data", "coatcheck.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, copied, string(content))
-	store, err := boltstore.Open(copied)
+	store, err := boltstore.Open(copyStore(t, filepath.Join(i.dir, "data")))
 	if err != nil {
 		t.Fatal(err)
 	}

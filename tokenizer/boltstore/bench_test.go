@@ -139,7 +139,7 @@ func BenchmarkScrub(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	info, err := s.file.Stat()
+	info, err := s.bolt.Stat()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -57,7 +55,7 @@ func (c tally) row(name []byte) []byte {
 
 // counts are rows as a transaction will leave them, by what they are of.
 type counts struct {
-	keys, census, profiles *bbolt.Bucket
+	keys, census, profiles rows
 	rows                   map[keystore.KeyID]*row
 	profileRows            map[profileID]*row
 
@@ -80,9 +78,9 @@ type row struct {
 	dirty  bool
 }
 
-func newCounts(tx *bbolt.Tx) counts {
+func newCounts(keys, census, profiles rows) counts {
 	return counts{
-		keys: tx.Bucket(keysBucket), census: tx.Bucket(censusBucket), profiles: tx.Bucket(profilesBucket),
+		keys: keys, census: census, profiles: profiles,
 		rows: make(map[keystore.KeyID]*row), profileRows: make(map[profileID]*row),
 	}
 }
@@ -215,20 +213,25 @@ func (h home) remove() {
 // Census reads the rows of a namespace.
 func (s *Store) Census(ctx context.Context, namespace string) (census []keystore.KeyCount, err error) {
 	prefix := keysPrefix(namespace)
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		keys, cursor := tx.Bucket(keysBucket), tx.Bucket(censusBucket).Cursor()
-		for name, stored := cursor.Seek(prefix); bytes.HasPrefix(name, prefix); name, stored = cursor.Next() {
-			t, err := parseTally(name, stored)
+	err = s.read(ctx, func(v *view) (err error) {
+		keys := v.bucket(keysID)
+		v.bucket(censusID).ascend(prefix, func(name, stored []byte) bool {
+			if !bytes.HasPrefix(name, prefix) {
+				return false
+			}
+			t, damage := parseTally(name, stored)
 			rest := name[len(prefix):]
-			if err != nil || len(rest) != 5 {
-				return fmt.Errorf("%w: the census of namespace %q", tokenizer.ErrDamaged, namespace)
+			if damage != nil || len(rest) != 5 {
+				err = fmt.Errorf("%w: the census of namespace %q", tokenizer.ErrDamaged, namespace)
+				return false
 			}
 			census = append(census, keystore.KeyCount{
 				ID:      keystore.KeyID{Namespace: namespace, Class: keystore.Class(rest[0]), Version: binary.BigEndian.Uint32(rest[1:])},
-				Records: t.records, Sealed: t.sealed, Moved: t.moved, Gone: keys.Get(name) == nil,
+				Records: t.records, Sealed: t.sealed, Moved: t.moved, Gone: keys.get(name) == nil,
 			})
-		}
-		return nil
-	})
+			return true
+		})
+		return err
+	}, censusID, keysID)
 	return census, err
 }

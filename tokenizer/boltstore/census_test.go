@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -37,14 +35,10 @@ func TestDamagedCensus(t *testing.T) {
 	row := keyName(record.DataKey())
 	for bit := range 8 * tallySize {
 		flip := func() {
-			err := s.db.Update(func(tx *bbolt.Tx) error {
-				b := append([]byte(nil), tx.Bucket(censusBucket).Get(row)...)
+			edit(t, s, censusBucket, row, func(b []byte) []byte {
 				b[bit/8] ^= 1 << (bit % 8)
-				return tx.Bucket(censusBucket).Put(row, b)
+				return b
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
 		}
 		flip()
 		if _, err := s.Census(ctx, "default"); !errors.Is(err, tokenizer.ErrDamaged) {

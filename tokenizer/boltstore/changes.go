@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -17,13 +15,13 @@ type update struct {
 	sealed, moved uint64 // ciphertexts that are new under their key, and those of them that came from another
 }
 
-func (u *update) apply(records *bbolt.Bucket) error {
+func (u *update) apply(records *txBucket) {
 	u.from.records--
 	u.to.records++
 	u.to.sealed += u.sealed
 	u.to.moved += u.moved
 	u.from.dirty, u.to.dirty = true, true
-	return records.Put(idKey(u.id), u.stored)
+	records.set(idKey(u.id), u.stored)
 }
 
 // checkUpdates plans the updates whose records are still what they were. It
@@ -100,9 +98,9 @@ func sealedAnew(u *tokenizer.Update) (sealed, moved uint64) {
 // unchanged says whether a record is still what it was. A record has one stored
 // form, so the forms are compared.
 func (g *txGroup) unchanged(was *tokenizer.Record) (bool, error) {
-	stored, err := g.records.stored(was.ID)
-	if err != nil || stored == nil {
-		return false, err
+	stored := g.records.stored(was.ID)
+	if stored == nil {
+		return false, nil
 	}
 	form, err := was.AppendBinary(make([]byte, 0, formSize(was)))
 	return err == nil && bytes.Equal(form, stored), nil
@@ -114,9 +112,9 @@ type removal struct {
 	home home
 }
 
-func (d *removal) apply(records *bbolt.Bucket) error {
+func (d *removal) apply(records *txBucket) {
 	d.home.remove()
-	return records.Delete(idKey(d.id))
+	records.set(idKey(d.id), nil)
 }
 
 // checkDeletes plans to remove the records that the unit deletes, all of which

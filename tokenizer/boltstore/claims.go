@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -81,12 +78,9 @@ func validateClaim(c *tokenizer.Claim) error {
 	return nil
 }
 
-// txClaims are the claims in a transaction. What becomes of them is put when all
-// units are settled, in the order of keys: keys are sums, and a page that takes
-// many in any order has to move most of what it holds for each.
+// txClaims are the claims as the units of a group have left them.
 type txClaims struct {
-	bucket *bbolt.Bucket
-	cursor *bbolt.Cursor
+	bucket *txBucket
 	held   map[string]*heldClaim
 	newest map[shelfClass]uint32 // see txGroup.newest
 	unit   int                   // counts units that have claims
@@ -122,31 +116,19 @@ func (c claimChange) apply() {
 // ready prepares for a unit with claims.
 func (t *txClaims) ready() {
 	t.unit++
-	if t.cursor == nil {
-		t.cursor, t.held = t.bucket.Cursor(), make(map[string]*heldClaim)
+	if t.held == nil {
+		t.held = make(map[string]*heldClaim)
 	}
 }
 
-// flush puts what has changed into the transaction.
-func (t *txClaims) flush() (err error) {
-	var changed []*heldClaim
-	for _, h := range t.held {
+// appendChanges appends what has changed.
+func (t *txClaims) appendChanges(changes []change) []change {
+	for key, h := range t.held {
 		if h.dirty {
-			changed = append(changed, h)
+			changes = append(changes, change{claimsID, key, h.stored})
 		}
 	}
-	slices.SortFunc(changed, func(a, b *heldClaim) int { return bytes.Compare(a.key, b.key) })
-	for _, h := range changed {
-		if h.stored == nil {
-			err = t.bucket.Delete(h.key)
-		} else {
-			err = t.bucket.Put(h.key, h.stored)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return changes
 }
 
 // checkClaims plans the claims of a unit. It refuses them all if one doesn't
@@ -166,7 +148,7 @@ func (g *txGroup) checkClaims(claims []tokenizer.Claim, p *plan) error {
 		c := &claims[i]
 		h := g.claims.held[string(c.Key)]
 		if h == nil {
-			fresh = append(fresh, heldClaim{key: c.Key, stored: find(g.claims.cursor, c.Key)})
+			fresh = append(fresh, heldClaim{key: c.Key, stored: g.claims.bucket.Get(c.Key)})
 			h = &fresh[len(fresh)-1] // which never moves: there is room for all
 			g.claims.held[string(c.Key)] = h
 		}
@@ -242,9 +224,10 @@ func (g *txGroup) newest(namespace string, class keystore.Class) (version uint32
 		return version
 	}
 	prefix := append(keysPrefix(namespace), byte(class))
-	cursor := g.keys.Cursor()
-	for name, _ := cursor.Seek(prefix); bytes.HasPrefix(name, prefix) && len(name) == len(prefix)+4; name, _ = cursor.Next() {
-		version = binary.BigEndian.Uint32(name[len(prefix):])
+	for _, name := range g.keys.withPrefix(prefix) {
+		if len(name) == len(prefix)+4 {
+			version = max(version, binary.BigEndian.Uint32([]byte(name[len(prefix):])))
+		}
 	}
 	if g.claims.newest == nil {
 		g.claims.newest = make(map[shelfClass]uint32)

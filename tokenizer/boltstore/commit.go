@@ -10,23 +10,26 @@ import (
 	"syscall"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
+	"github.com/coatcheck/coatcheck/tokenizer/boltstore/journal"
 )
 
-// maxGroup is how many units share a transaction at most.
-const maxGroup = 4096
+// Bounds of a group: how many units it has at most, and after how many bytes the
+// rest of them get a frame of their own.
+const (
+	maxGroup = 4096
+	maxFrame = 16 << 20
+)
 
-// write is a unit on its way through the commit loop. Without a unit it asks
-// for a transaction that only reserves ids, or finds out whether one works; or it
-// is a step of something else that must not meet a transaction.
+// maxLayer is how much is in memory that the file hasn't yet; then commits wait.
+const maxLayer = 64 << 20
+
+// write is a unit on its way through the commit loop. Without a unit it asks for
+// more ids, or whether a write works.
 type write struct {
 	ctx     context.Context
 	unit    *tokenizer.Unit
-	probe   bool
-	step    func() error
 	state   atomic.Int32 // waiting, then taken or given up
 	outcome tokenizer.Outcome
 	err     error
@@ -39,7 +42,7 @@ const (
 	givenUp
 )
 
-// Commit queues the unit for the next transaction and waits for it.
+// Commit queues the unit for the next group and waits for it.
 func (s *Store) Commit(ctx context.Context, unit tokenizer.Unit) (tokenizer.Outcome, error) {
 	if err := validate(unit); err != nil {
 		return tokenizer.Outcome{}, err
@@ -72,7 +75,7 @@ func (s *Store) submit(ctx context.Context, w *write) error {
 		err := s.broken
 		s.mu.Unlock()
 		if err == nil {
-			err = fmt.Errorf("%w: closed", tokenizer.ErrUnavailable)
+			err = errClosed
 		}
 		return err
 	}
@@ -105,14 +108,11 @@ func (s *Store) run() {
 	for range s.wake {
 		for {
 			group, closed := s.nextGroup()
-			switch {
-			case len(group) > 0 && group[0].step != nil:
-				s.runStep(group[0])
-				continue
-			case len(group) > 0:
+			if len(group) > 0 {
 				s.writeGroup(group)
 				continue
-			case closed:
+			}
+			if closed {
 				return
 			}
 			break
@@ -121,15 +121,12 @@ func (s *Store) run() {
 }
 
 // nextGroup takes waiting writes from the queue, in the order in which they
-// came; those whose callers gave up are dropped. A step is a group of its own.
+// came; those whose callers gave up are dropped.
 func (s *Store) nextGroup() (group []*write, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
 	for _, w := range s.pending[:min(len(s.pending), maxGroup)] {
-		if len(group) > 0 && (w.step != nil || group[0].step != nil) {
-			break
-		}
 		n++
 		if w.ctx.Err() == nil && w.state.CompareAndSwap(waiting, taken) {
 			group = append(group, w)
@@ -146,48 +143,68 @@ func (s *Store) nextGroup() (group []*write, closed bool) {
 	return group, s.closed && len(s.pending) == 0
 }
 
-// writeGroup writes a group in one transaction and tells each of its units
-// what became of it.
+// writeGroup writes a group, in one frame unless it is large, and tells each of its
+// units what became of it.
 func (s *Store) writeGroup(group []*write) {
 	s.writing.Store(time.Now().UnixNano())
 	defer s.writing.Store(0)
-	err := s.broken
-	if err == nil {
-		err = s.guard(func() error { return s.transact(group) })
+	for len(group) > 0 {
+		n, err := len(group), s.brokenBy()
+		if err == nil {
+			err = s.guard(func() (err error) {
+				n, err = s.writeFrame(group)
+				return err
+			})
+		}
+		if err != nil {
+			n, err = len(group), s.failure(err)
+		}
+		s.mu.Lock()
+		s.failed = err
+		s.mu.Unlock()
+		for _, w := range group[:n] {
+			if err != nil {
+				w.outcome, w.err = tokenizer.Outcome{}, err
+			}
+			close(w.done)
+		}
+		group = group[n:]
+	}
+}
+
+// writeFrame settles units of a group and makes them durable, in one frame of the
+// journal. It returns how many they are.
+func (s *Store) writeFrame(group []*write) (n int, err error) {
+	if err := s.waitForRoom(); err != nil {
+		return 0, err
+	}
+	n, changes, limit, err := s.settle(group)
+	if err != nil || len(changes) == 0 {
+		return n, err
+	}
+	s.frame = appendChanges(s.frame[:0], changes)
+	frame, err := s.append(s.frame)
+	if cap(s.frame) > maxFrame/4 {
+		s.frame = nil // it isn't often that large
 	}
 	if err != nil {
-		err = s.failure(err)
+		return 0, err
 	}
-	s.mu.Lock()
-	s.failed = err
-	s.mu.Unlock()
-	for _, w := range group {
-		if err != nil {
-			w.outcome, w.err = tokenizer.Outcome{}, err
-		}
-		close(w.done)
+	s.publish(frame, changes)
+	if limit > 0 {
+		s.ids.extended(limit)
 	}
+	return n, nil
 }
 
-// runStep runs a step between two transactions.
-func (s *Store) runStep(w *write) {
-	s.writing.Store(time.Now().UnixNano())
-	defer s.writing.Store(0)
-	if w.err = s.broken; w.err == nil {
-		w.err = s.guard(w.step)
-	}
-	close(w.done)
-}
-
-// failure wraps the error of a transaction. Unless it is plain that the disk
-// was merely full, what is on disk and what the kernel holds may differ from
-// now on, and no write is safe before the file is read again: the store
-// refuses to go on.
+// failure wraps the error of a write. Unless it is plain that the disk was merely
+// full, what is on disk and what the kernel holds may differ from now on, and no
+// write is safe before the files are read again: the store refuses to go on.
 func (s *Store) failure(err error) error {
 	if errors.Is(err, tokenizer.ErrUnavailable) {
 		return err
 	}
-	if diskFull(err) {
+	if errors.Is(err, journal.ErrFull) || diskFull(err) {
 		return fmt.Errorf("%w: %w", tokenizer.ErrUnavailable, err)
 	}
 	broken := fmt.Errorf("%w until restarted: %w", tokenizer.ErrUnavailable, err)
@@ -209,49 +226,37 @@ func diskFull(err error) bool {
 	return strings.HasPrefix(err.Error(), "file resize error")
 }
 
-// transact settles and writes the units of a group.
-func (s *Store) transact(group []*write) error {
-	return s.update(func(tx *bbolt.Tx) error {
-		g, err := newGroup(tx)
-		if err != nil {
-			return err
-		}
-		for _, w := range group {
-			if w.unit == nil {
-				if err := probe(tx, w.probe); err != nil {
-					return err
-				}
-				continue
-			}
-			if w.outcome, w.err = g.settle(*w.unit); w.err != nil && !unitFault(w.err) {
-				return w.err
-			}
-		}
-		if err := g.finish(); err != nil {
-			return err
-		}
-		if !s.ids.low() {
-			return nil
-		}
-		limit, err := s.ids.extend(tx)
-		if err == nil {
-			tx.OnCommit(func() { s.ids.extended(limit) })
-		}
-		return err
-	})
-}
-
-// probeSize is more than bbolt is likely to have free inside the file, so that
-// the probe needs what a unit may need: room for the file to grow.
-const probeSize = 512 << 10
-
-// probe puts something large into the file, or takes it away.
-func probe(tx *bbolt.Tx, put bool) error {
-	meta := tx.Bucket(metaBucket)
-	if put {
-		return meta.Put(probeKey, make([]byte, probeSize))
+// settle settles units of a group, until there is enough for a frame. It returns how
+// many they are, what they change, and the new limit of ids if there is one.
+func (s *Store) settle(group []*write) (n int, changes []change, limit uint64, err error) {
+	s.readers.RLock()
+	defer s.readers.RUnlock()
+	v, err := s.view()
+	if err != nil {
+		return 0, nil, 0, err
 	}
-	return meta.Delete(probeKey)
+	defer v.close()
+	g, err := newGroup(v, s.logID)
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	for n < len(group) && g.size < maxFrame {
+		w := group[n]
+		n++
+		if w.unit == nil {
+			continue
+		}
+		if w.outcome, w.err = g.settle(*w.unit); w.err != nil && !unitFault(w.err) {
+			return 0, nil, 0, w.err
+		}
+	}
+	if s.ids.low() {
+		if limit, err = s.ids.extend(g.meta); err != nil {
+			return 0, nil, 0, err
+		}
+	}
+	changes, err = g.finish()
+	return n, changes, limit, err
 }
 
 // errUnit says that a unit can't be stored as it is: its Event panicked or

@@ -28,7 +28,7 @@ func TestPersistedForms(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"format", []byte{storeFormat}, "03"},
+		{"format", []byte{storeFormat}, "04"},
 		{"id", idKey(258), "0000000000000102"},
 		{"claim", claimForm(nil, index, []byte("value")), "0305" + "07" + hex.EncodeToString([]byte("defaultvalue"))},
 		{"claim under the last key", claimForm(nil, subject, []byte{0}), "04ffffffff0f" + "01" + "6e" + "00"},
@@ -255,7 +255,7 @@ func TestDamagedPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := int64(bytes.Index(content, []byte("<large value>"))) &^ int64(s.db.Info().PageSize-1)
-	if _, err := s.file.WriteAt(bytes.Repeat([]byte{0xff}, 16), page); err != nil {
+	if _, err := s.bolt.WriteAt(bytes.Repeat([]byte{0xff}, 16), page); err != nil {
 		t.Fatal(err)
 	}
 	last := unit.Records[len(unit.Records)-1].ID
@@ -272,11 +272,11 @@ func TestDamagedPage(t *testing.T) {
 }
 
 func readAll(s *Store) ([]byte, error) {
-	info, err := s.file.Stat()
+	info, err := s.bolt.Stat()
 	if err != nil {
 		return nil, err
 	}
 	content := make([]byte, info.Size())
-	_, err = s.file.ReadAt(content, 0)
+	_, err = s.bolt.ReadAt(content, 0)
 	return content, err
 }

@@ -5,35 +5,34 @@ import (
 	"fmt"
 	"slices"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// txGroup is a group of units in their transaction.
+// txGroup is a group of units on their way.
 type txGroup struct {
-	keys, log *bbolt.Bucket
-	records   txRecords
-	claims    txClaims
-	counts    counts
+	meta, keys *txBucket
+	records    txRecords
+	claims     txClaims
+	counts     counts
+	entries    []change // of the log
+	size       int      // of what has been settled, about
 
 	head     tokenizer.Hash // of the last entry of the log
 	sequence uint64         // of the last entry
 }
 
-func newGroup(tx *bbolt.Tx) (*txGroup, error) {
+func newGroup(v *view, logID tokenizer.LogID) (*txGroup, error) {
+	keys := newTxBucket(v, keysID)
 	g := &txGroup{
-		keys: tx.Bucket(keysBucket), log: tx.Bucket(logBucket),
-		records: txRecords{bucket: tx.Bucket(recordsBucket)},
-		claims:  txClaims{bucket: tx.Bucket(claimsBucket)},
-		counts:  newCounts(tx),
+		meta: newTxBucket(v, metaID), keys: keys,
+		records: txRecords{bucket: newTxBucket(v, recordsID)},
+		claims:  txClaims{bucket: newTxBucket(v, claimsID)},
+		counts:  newCounts(keys, newTxBucket(v, censusID), newTxBucket(v, profilesID)),
 	}
-	// The end of the log is read anew each time: a transaction that was
-	// thought to have failed may have taken effect.
-	key, value := g.log.Cursor().Last()
+	key, value := v.bucket(logBucketID).last()
 	if key == nil {
-		g.head = tokenizer.Genesis(tokenizer.LogID(tx.Bucket(metaBucket).Get(logIDKey)))
+		g.head = tokenizer.Genesis(logID)
 		return g, nil
 	}
 	last, err := parseEntry(key, value)
@@ -44,9 +43,8 @@ func newGroup(tx *bbolt.Tx) (*txGroup, error) {
 	return g, nil
 }
 
-// settle decides what becomes of a unit and puts it into the transaction, but
-// for new records and claims. Until the first Put nothing is changed, so that a
-// unit that fails leaves no trace.
+// settle decides what becomes of a unit. Until the first Put nothing is changed, so
+// that a unit that fails leaves no trace.
 func (g *txGroup) settle(unit tokenizer.Unit) (tokenizer.Outcome, error) {
 	plan, outcome, err := g.plan(&unit)
 	if err != nil {
@@ -57,10 +55,9 @@ func (g *txGroup) settle(unit tokenizer.Unit) (tokenizer.Outcome, error) {
 		g.records.forget(plan.inserts)
 		return tokenizer.Outcome{}, err
 	}
-	if err := g.apply(&unit, plan); err != nil {
-		return tokenizer.Outcome{}, err
-	}
-	return outcome, g.appendEntry(body)
+	g.apply(&unit, plan)
+	g.appendEntry(body)
+	return outcome, nil
 }
 
 // plan is what a unit will write: stored forms, ready to be put, and the rows in
@@ -103,13 +100,10 @@ func (g *txGroup) plan(unit *tokenizer.Unit) (p plan, outcome tokenizer.Outcome,
 	return p, outcome, err
 }
 
-// apply puts what was planned into the transaction, but for new records and
-// claims.
-func (g *txGroup) apply(unit *tokenizer.Unit, p plan) error {
+// apply puts what was planned into the buckets, but for new records and claims.
+func (g *txGroup) apply(unit *tokenizer.Unit, p plan) {
 	for name, stored := range p.keys {
-		if err := g.keys.Put([]byte(name), stored); err != nil {
-			return err
-		}
+		g.keys.set([]byte(name), stored)
 	}
 	for _, k := range unit.Keys {
 		g.counts.add(k.ID())
@@ -119,35 +113,38 @@ func (g *txGroup) apply(unit *tokenizer.Unit, p plan) error {
 		c.apply()
 	}
 	for _, u := range p.updates {
-		if err := u.apply(g.records.bucket); err != nil {
-			return err
-		}
+		u.apply(g.records.bucket)
 	}
 	for _, d := range p.deletes {
-		if err := d.apply(g.records.bucket); err != nil {
-			return err
-		}
+		d.apply(g.records.bucket)
 	}
 	for i := range p.inserts {
 		p.inserts[i].home.add(p.inserts[i].sealed)
+		g.size += len(p.inserts[i].stored) + changeCost
 	}
+	for i := range p.updates {
+		g.size += len(p.updates[i].stored) + changeCost
+	}
+	g.size += len(p.claims) * 2 * changeCost
 	g.records.inserts = append(g.records.inserts, p.inserts...)
-	if unit.Retire == (keystore.KeyID{}) {
-		return nil
+	if unit.Retire != (keystore.KeyID{}) {
+		g.counts.rows[unit.Retire].exists = false
+		g.keys.set(keyName(unit.Retire), nil)
 	}
-	g.counts.rows[unit.Retire].exists = false
-	return g.keys.Delete(keyName(unit.Retire))
 }
 
-// finish puts what is put once for all units.
-func (g *txGroup) finish() error {
+// finish returns all that the units change.
+func (g *txGroup) finish() ([]change, error) {
 	if err := g.counts.flush(); err != nil {
-		return err
+		return nil, err
 	}
-	if err := g.claims.flush(); err != nil {
-		return err
+	changes := make([]change, 0, len(g.records.inserts)+len(g.claims.held)+len(g.entries)+16)
+	for _, b := range [...]*txBucket{g.meta, g.keys, g.counts.census.(*txBucket), g.counts.profiles.(*txBucket), g.records.bucket} {
+		changes = b.appendChanges(changes)
 	}
-	return g.records.flush()
+	changes = g.records.appendInserts(changes)
+	changes = g.claims.appendChanges(changes)
+	return append(changes, g.entries...), nil
 }
 
 // eventBody asks the unit for its event.
@@ -164,13 +161,11 @@ func eventBody(unit tokenizer.Unit, outcome tokenizer.Outcome) (body []byte, err
 }
 
 // appendEntry chains an event to the log.
-func (g *txGroup) appendEntry(body []byte) error {
+func (g *txGroup) appendEntry(body []byte) {
 	entry := tokenizer.Entry{Sequence: g.sequence + 1, Prev: g.head, Body: body}
-	if err := g.log.Put(idKey(entry.Sequence), slices.Concat(entry.Prev[:], body)); err != nil {
-		return err
-	}
+	g.entries = append(g.entries, change{logBucketID, string(idKey(entry.Sequence)), slices.Concat(entry.Prev[:], body)})
 	g.sequence, g.head = entry.Sequence, entry.Hash()
-	return nil
+	g.size += len(body) + changeCost
 }
 
 // leaving is how much a unit takes away from rows. A row that has less is

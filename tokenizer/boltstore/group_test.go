@@ -8,31 +8,29 @@ import (
 	"sync"
 	"testing"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/keystore/keystoretest"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// held is a store whose next transaction waits until it is let go.
+// held is a store whose next frame waits until it is let go.
 type held struct {
 	*Store
-	transactions int           // counted in the commit loop, read once it is idle
-	begun        chan struct{} // closed when the first transaction has begun
-	letGo        chan struct{}
+	frames int           // counted in the commit loop, read once it is idle
+	begun  chan struct{} // closed when the first frame has begun
+	letGo  chan struct{}
 }
 
 func openHeld(t *testing.T) *held {
 	t.Helper()
 	h := &held{Store: open(t, filepath.Join(t.TempDir(), "store.db")), begun: make(chan struct{}), letGo: make(chan struct{})}
 	t.Cleanup(func() { closeChecked(t, h.Store) })
-	h.update = func(fn func(*bbolt.Tx) error) error {
-		if h.transactions++; h.transactions == 1 {
+	h.append = func(pieces ...[]byte) (uint64, error) {
+		if h.frames++; h.frames == 1 {
 			close(h.begun)
 			<-h.letGo
 		}
-		return h.db.Update(fn)
+		return h.journal.Append(pieces...)
 	}
 	return h
 }
@@ -50,8 +48,8 @@ func (h *held) waitFor(n int) {
 	}
 }
 
-// Whatever arrives while one transaction is being synced shares the next.
-func TestUnitsShareATransaction(t *testing.T) {
+// Whatever arrives while one frame is being synced shares the next.
+func TestUnitsShareAFrame(t *testing.T) {
 	h := openHeld(t)
 	const n = 100
 	var wg sync.WaitGroup
@@ -68,8 +66,8 @@ func TestUnitsShareATransaction(t *testing.T) {
 	h.waitFor(n)
 	close(h.letGo)
 	wg.Wait()
-	if h.transactions != 2 {
-		t.Errorf("%d units took %d transactions, want 2", n+1, h.transactions)
+	if h.frames != 2 {
+		t.Errorf("%d units took %d frames, want 2", n+1, h.frames)
 	}
 	if entries, err := h.Entries(context.Background(), 0, 2*n); err != nil || len(entries) != n+1 {
 		t.Errorf("%d entries, %v", len(entries), err)
@@ -94,7 +92,7 @@ func TestGivingUpWhileWaiting(t *testing.T) {
 	}()
 	h.waitFor(1)
 	cancel()
-	if err := <-failed; !errors.Is(err, context.Canceled) { // the transaction is still held
+	if err := <-failed; !errors.Is(err, context.Canceled) { // the frame is still held
 		t.Errorf("Commit: %v, want context.Canceled", err)
 	}
 	close(h.letGo)
@@ -135,38 +133,6 @@ func TestAWriteThatHangs(t *testing.T) {
 	}
 	if err := h.Check(context.Background()); err != nil {
 		t.Errorf("Check: %v", err)
-	}
-}
-
-// A step shares no transaction, whatever it arrives with.
-func TestAStepIsAGroupOfItsOwn(t *testing.T) {
-	h := openHeld(t)
-	var wg sync.WaitGroup
-	commit := func() {
-		if _, err := h.Commit(context.Background(), tokenizer.Unit{Event: event}); err != nil {
-			t.Error(err)
-		}
-	}
-	wg.Go(commit)
-	<-h.begun
-	steps := 0
-	for i := range 6 {
-		wg.Go(func() {
-			if i%3 == 0 {
-				commit()
-				return
-			}
-			step := func() error { steps++; return nil }
-			if err := h.submit(context.Background(), &write{ctx: context.Background(), step: step, done: make(chan struct{})}); err != nil {
-				t.Error(err)
-			}
-		})
-		h.waitFor(i + 1)
-	}
-	close(h.letGo)
-	wg.Wait()
-	if steps != 4 || h.transactions != 3 {
-		t.Errorf("%d steps and %d transactions, want 4 and 3", steps, h.transactions)
 	}
 }
 

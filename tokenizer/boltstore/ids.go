@@ -7,8 +7,6 @@ import (
 	"math"
 	"sync"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -43,10 +41,9 @@ func (r *idRange) low() bool {
 	return r.limit-r.next < idBlock/2
 }
 
-// extend reserves another block in the transaction and returns the new limit,
-// which counts once the transaction is committed.
-func (r *idRange) extend(tx *bbolt.Tx) (limit uint64, err error) {
-	meta := tx.Bucket(metaBucket)
+// extend reserves another block and returns the new limit, which counts once it
+// is durable.
+func (r *idRange) extend(meta rows) (limit uint64, err error) {
 	stored := meta.Get(nextIDKey)
 	if len(stored) != 8 {
 		return 0, fmt.Errorf("%w: no next id", tokenizer.ErrDamaged)
@@ -73,12 +70,11 @@ func (r *idRange) extended(limit uint64) {
 
 // giveBack takes back in the transaction what is reserved and not handed out.
 // From then on none is handed out.
-func (r *idRange) giveBack(tx *bbolt.Tx) error {
+func (r *idRange) giveBack(meta rows) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next, limit := r.next, r.limit
 	r.next = limit
-	meta := tx.Bucket(metaBucket)
 	if stored := meta.Get(nextIDKey); len(stored) != 8 || binary.BigEndian.Uint64(stored) != limit {
 		return nil // more has been reserved than this process knows of
 	}

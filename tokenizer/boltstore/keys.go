@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -15,17 +13,21 @@ import (
 // WrappedKeys reads the wrapped keys of a namespace.
 func (s *Store) WrappedKeys(ctx context.Context, namespace string) (keys []keystore.WrappedKey, err error) {
 	prefix := keysPrefix(namespace)
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(keysBucket).Cursor()
-		for name, stored := cursor.Seek(prefix); bytes.HasPrefix(name, prefix); name, stored = cursor.Next() {
-			key, err := keystore.ParseWrappedKey(stored)
-			if err != nil || !bytes.Equal(keyName(key.ID()), name) {
-				return fmt.Errorf("%w: a wrapped key of namespace %q", tokenizer.ErrDamaged, namespace)
+	err = s.read(ctx, func(v *view) (err error) {
+		v.bucket(keysID).ascend(prefix, func(name, stored []byte) bool {
+			if !bytes.HasPrefix(name, prefix) {
+				return false
+			}
+			key, damage := keystore.ParseWrappedKey(stored)
+			if damage != nil || !bytes.Equal(keyName(key.ID()), name) {
+				err = fmt.Errorf("%w: a wrapped key of namespace %q", tokenizer.ErrDamaged, namespace)
+				return false
 			}
 			keys = append(keys, key)
-		}
-		return nil
-	})
+			return true
+		})
+		return err
+	}, keysID)
 	return keys, err
 }
 

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -88,18 +86,20 @@ func (c *counts) flushProfiles() (err error) {
 // Profiles reads the rows of a namespace.
 func (s *Store) Profiles(ctx context.Context, namespace string) (profiles map[string]uint64, err error) {
 	prefix := keysPrefix(namespace)
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
+	err = s.read(ctx, func(v *view) (err error) {
 		profiles = make(map[string]uint64)
-		cursor := tx.Bucket(profilesBucket).Cursor()
-		for name, stored := cursor.Seek(prefix); bytes.HasPrefix(name, prefix); name, stored = cursor.Next() {
-			n, err := parseProfile(name, stored)
-			if err != nil {
-				return err
+		v.bucket(profilesID).ascend(prefix, func(name, stored []byte) bool {
+			if !bytes.HasPrefix(name, prefix) {
+				return false
 			}
-			profiles[string(name[len(prefix):])] = n
-		}
-		return nil
-	})
+			var n uint64
+			if n, err = parseProfile(name, stored); err == nil {
+				profiles[string(name[len(prefix):])] = n
+			}
+			return err == nil
+		})
+		return err
+	}, profilesID)
 	if err != nil {
 		return nil, err
 	}

@@ -4,49 +4,100 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// view runs a read transaction, which sees every committed unit. fn must not
-// call view.
-func (s *Store) view(ctx context.Context, fn func(*bbolt.Tx) error) error {
+// read shows the store as the latest frame left it, in which buckets can be gone
+// through that are named. fn must not call read.
+func (s *Store) read(ctx context.Context, fn func(*view) error, through ...bucketID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.readers.RLock()
 	defer s.readers.RUnlock()
-	err := s.guard(func() error { return s.db.View(fn) })
-	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-		return fmt.Errorf("%w: closed", tokenizer.ErrUnavailable)
-	}
-	return err
+	return s.guard(func() error {
+		v, err := s.view(through...)
+		if err != nil {
+			return err
+		}
+		defer v.close()
+		return fn(v)
+	})
 }
 
-// Records reads records.
-func (s *Store) Records(ctx context.Context, ids ...uint64) ([]tokenizer.Found, error) {
-	found := make([]tokenizer.Found, len(ids))
-	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(recordsBucket).Cursor()
-		key := make([]byte, 8)
-		for i, id := range ids {
-			binary.BigEndian.PutUint64(key, id)
-			if stored := find(cursor, key); stored != nil {
-				found[i].Record, found[i].Err = tokenizer.ParseRecord(id, stored)
-			} else {
-				found[i].Err = tokenizer.ErrNotFound
+// lookUp shows what keys of a bucket hold, all at one moment, in their order: nil
+// for nothing. What is shown may be looked at during the call only.
+func (s *Store) lookUp(ctx context.Context, id bucketID, n int, key func(i int) []byte, show func(i int, stored []byte) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.readers.RLock()
+	defer s.readers.RUnlock()
+	return s.guard(func() error {
+		// Those that the layers have are noted, and a transaction begun for the
+		// others, before the layers can change.
+		var over [1][]byte
+		noted, missing := over[:0], false
+		s.state.RLock()
+		layers := [2]*layer{s.active, s.frozen}
+		for i := range n {
+			value, ok := layered(layers, id, key(i))
+			if !ok {
+				value, missing = inFile, true
+			}
+			noted = append(noted, value)
+		}
+		var tx *bbolt.Tx
+		var err error
+		if missing {
+			tx, err = s.begin()
+		}
+		s.state.RUnlock()
+		if err != nil {
+			return err
+		}
+		var cursor *bbolt.Cursor
+		if missing {
+			defer func() { _ = tx.Rollback() }()
+			cursor = tx.Bucket(bucketNames[id]).Cursor()
+		}
+		for i, stored := range noted {
+			if len(stored) == 1 && &stored[0] == &inFile[0] {
+				stored = find(cursor, key(i))
+			}
+			if err := show(i, stored); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+// inFile stands for what is to be looked for in the file.
+var inFile = []byte{0}
+
+// Records reads records.
+func (s *Store) Records(ctx context.Context, ids ...uint64) ([]tokenizer.Found, error) {
+	found := make([]tokenizer.Found, len(ids))
+	var key [8]byte
+	err := s.lookUp(ctx, recordsID, len(ids), func(i int) []byte {
+		binary.BigEndian.PutUint64(key[:], ids[i])
+		return key[:]
+	}, func(i int, stored []byte) error {
+		if stored != nil {
+			found[i].Record, found[i].Err = tokenizer.ParseRecord(ids[i], stored)
+		} else {
+			found[i].Err = tokenizer.ErrNotFound
+		}
+		return nil
+	})
 	switch {
-	case !errors.Is(err, tokenizer.ErrDamaged):
+	case !isDamaged(err):
 		return found, err
 	case len(ids) == 1:
 		return []tokenizer.Found{{Err: err}}, nil
@@ -65,20 +116,17 @@ func (s *Store) Records(ctx context.Context, ids ...uint64) ([]tokenizer.Found, 
 // Claimed reads what keys hold.
 func (s *Store) Claimed(ctx context.Context, keys ...[]byte) ([][]byte, error) {
 	values := make([][]byte, len(keys))
-	err := s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(claimsBucket).Cursor()
-		for i, key := range keys {
-			if stored := find(cursor, key); stored != nil {
-				_, value, _ := parseClaim(stored) // no value if it is damaged
-				values[i] = append([]byte{}, value...)
-			}
+	err := s.lookUp(ctx, claimsID, len(keys), func(i int) []byte { return keys[i] }, func(i int, stored []byte) error {
+		if stored != nil {
+			_, value, _ := parseClaim(stored) // no value if it is damaged
+			values[i] = append([]byte{}, value...)
 		}
 		return nil
 	})
 	switch {
 	case err == nil:
 		return values, nil
-	case !errors.Is(err, tokenizer.ErrDamaged):
+	case !isDamaged(err):
 		return nil, err
 	case len(keys) == 1:
 		return [][]byte{{}}, nil
@@ -96,19 +144,25 @@ func (s *Store) Claimed(ctx context.Context, keys ...[]byte) ([][]byte, error) {
 
 // Claims reads claims in the order of their keys.
 func (s *Store) Claims(ctx context.Context, prefix, after []byte, limit int) (claims []tokenizer.Claimed, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(claimsBucket).Cursor()
-		key, stored := cursor.Seek(prefix)
-		if bytes.Compare(after, prefix) >= 0 {
-			key, stored = seekPast(cursor, after)
-		}
-		for ; key != nil && bytes.HasPrefix(key, prefix) && len(claims) < limit; key, stored = cursor.Next() {
+	if limit < 1 {
+		return nil, ctx.Err()
+	}
+	from := prefix
+	if bytes.Compare(after, prefix) >= 0 {
+		from = append(slices.Clone(after), 0) // the next key that there can be
+	}
+	err = s.read(ctx, func(v *view) error {
+		v.bucket(claimsID).ascend(from, func(key, stored []byte) bool {
+			if !bytes.HasPrefix(key, prefix) {
+				return false
+			}
 			under, value, _ := parseClaim(stored) // no value if it is damaged
 			own := slices.Concat(key, value)
 			claims = append(claims, tokenizer.Claimed{Key: own[:len(key):len(key)], Value: own[len(key):], Under: under})
-		}
+			return len(claims) < limit
+		})
 		return nil
-	})
+	}, claimsID)
 	if err != nil {
 		return nil, err
 	}
@@ -120,22 +174,25 @@ func (s *Store) LogID() tokenizer.LogID { return s.logID }
 
 // Entries reads the audit log.
 func (s *Store) Entries(ctx context.Context, after uint64, limit int) (entries []tokenizer.Entry, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(logBucket).Cursor()
+	if limit < 1 {
+		return nil, ctx.Err()
+	}
+	err = s.read(ctx, func(v *view) (err error) {
 		want := after + 1
-		for key, value := cursor.Seek(idKey(want)); key != nil && len(entries) < limit; key, value = cursor.Next() {
-			entry, err := parseEntry(key, value)
-			if err != nil {
-				return err
+		v.bucket(logBucketID).ascend(idKey(want), func(key, value []byte) bool {
+			entry, damage := parseEntry(key, value)
+			if damage == nil && entry.Sequence != want {
+				damage = fmt.Errorf("%w: log entry %d is missing", tokenizer.ErrDamaged, want)
 			}
-			if entry.Sequence != want {
-				return fmt.Errorf("%w: log entry %d is missing", tokenizer.ErrDamaged, want)
+			if err = damage; err != nil {
+				return false
 			}
 			entries = append(entries, entry)
 			want++
-		}
-		return nil
-	})
+			return len(entries) < limit
+		})
+		return err
+	}, logBucketID)
 	return entries, err
 }
 

@@ -1,23 +1,17 @@
 package boltstore
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
 	"fmt"
-	"slices"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// txRecords are the records in a transaction. New ones are put when all units
-// are settled, in the order of ids, which keeps bbolt's pages dense.
+// txRecords are the records as the units of a group have left them.
 type txRecords struct {
-	bucket  *bbolt.Bucket
-	cursor  *bbolt.Cursor
-	highest uint64 // id in the file, when cursor was made
+	bucket  *txBucket
+	begun   bool
+	highest uint64 // id, when it was begun
 	inserts []insert
 	ids     map[uint64]struct{} // of inserts
 }
@@ -32,11 +26,11 @@ type insert struct {
 
 // ready prepares for reading.
 func (t *txRecords) ready() {
-	if t.cursor != nil {
+	if t.begun {
 		return
 	}
-	t.cursor, t.ids = t.bucket.Cursor(), make(map[uint64]struct{})
-	if key, _ := t.cursor.Last(); len(key) == 8 {
+	t.begun, t.ids = true, make(map[uint64]struct{})
+	if key, _ := t.bucket.last(); len(key) == 8 {
 		t.highest = binary.BigEndian.Uint64(key)
 	}
 }
@@ -46,17 +40,18 @@ func (t *txRecords) taken(id uint64) bool {
 	if _, inserted := t.ids[id]; inserted {
 		return true
 	}
-	return id <= t.highest && find(t.cursor, idKey(id)) != nil
+	return id <= t.highest && t.bucket.Get(idKey(id)) != nil
 }
 
 // stored returns the record with the id as units before have left it.
-func (t *txRecords) stored(id uint64) ([]byte, error) {
-	if _, inserted := t.ids[id]; inserted && len(t.inserts) > 0 {
-		if err := t.flush(); err != nil {
-			return nil, err
+func (t *txRecords) stored(id uint64) []byte {
+	if _, inserted := t.ids[id]; inserted {
+		for i := range t.inserts {
+			t.bucket.set(idKey(t.inserts[i].id), t.inserts[i].stored)
 		}
+		t.inserts = t.inserts[:0]
 	}
-	return find(t.cursor, idKey(id)), nil
+	return t.bucket.Get(idKey(id))
 }
 
 // forget frees the ids of records that won't be inserted after all.
@@ -66,27 +61,17 @@ func (t *txRecords) forget(inserts []insert) {
 	}
 }
 
-// flush puts the new records into the transaction.
-func (t *txRecords) flush() error {
-	slices.SortFunc(t.inserts, func(a, b insert) int { return cmp.Compare(a.id, b.id) })
-	var key [8]byte
+// appendInserts appends the new records.
+func (t *txRecords) appendInserts(changes []change) []change {
+	ids := make([]byte, 0, 8*len(t.inserts)) // one string for all keys
 	for i := range t.inserts {
-		binary.BigEndian.PutUint64(key[:], t.inserts[i].id)
-		if err := t.bucket.Put(key[:], t.inserts[i].stored); err != nil {
-			return err
-		}
+		ids = binary.BigEndian.AppendUint64(ids, t.inserts[i].id)
 	}
-	t.inserts = t.inserts[:0]
-	return nil
-}
-
-// find returns what is under a key, nil if nothing is. It costs less than
-// Bucket.Get, which makes a cursor each time.
-func find(cursor *bbolt.Cursor, key []byte) []byte {
-	if found, value := cursor.Seek(key); bytes.Equal(found, key) {
-		return value
+	keys := string(ids)
+	for i := range t.inserts {
+		changes = append(changes, change{recordsID, keys[8*i : 8*i+8], t.inserts[i].stored})
 	}
-	return nil
+	return changes
 }
 
 // checkInserts refuses records whose ids are taken, whose keys are not on the

@@ -1,18 +1,17 @@
 package boltstore
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
-
-	"go.etcd.io/bbolt"
+	"math"
+	"slices"
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// maxScan is how many records or claims are looked at in one transaction: one
-// that stays open keeps the file from using free pages again.
+// maxScan is how many records or claims are looked at in one view: one that stays
+// open keeps the file from using free pages again.
 const maxScan = 4096
 
 // maxOutdated is after how many bytes of records Outdated has found enough,
@@ -52,65 +51,62 @@ func (s *Store) Scan(ctx context.Context, namespace, profile string, after uint6
 	return found, err
 }
 
-// scan shows the records above an id in order, in one transaction, until it has
+// scan shows the records above an id in order, of one moment, until it has
 // shown enough or is told to stop. It returns the last id, or 0 if there are no
 // records behind it.
 func (s *Store) scan(ctx context.Context, after uint64, show func(id uint64, stored []byte) (more bool)) (next uint64, err error) {
-	err = s.view(ctx, func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(recordsBucket).Cursor()
-		key, stored := seekPast(cursor, idKey(after))
-		for seen, more := 0, true; key != nil; key, stored = cursor.Next() {
-			if !more || seen == maxScan {
-				return nil
+	if after == math.MaxUint64 {
+		return 0, ctx.Err()
+	}
+	err = s.read(ctx, func(v *view) error {
+		seen, more, rest := 0, true, false
+		v.bucket(recordsID).ascend(idKey(after+1), func(key, stored []byte) bool {
+			if rest = !more || seen == maxScan; rest {
+				return false
 			}
 			seen++
 			next = binary.BigEndian.Uint64(key)
 			more = show(next, stored)
+			return true
+		})
+		if !rest {
+			next = 0
 		}
-		next = 0
 		return nil
-	})
+	}, recordsID)
 	return next, err
 }
 
-// seekPast moves a cursor to the first key behind the one that is given.
-func seekPast(cursor *bbolt.Cursor, after []byte) (key, value []byte) {
-	if key, value = cursor.Seek(after); key != nil && bytes.Equal(key, after) {
-		return cursor.Next()
-	}
-	return key, value
-}
-
 // Under looks at all records, or at all claims if those are what is under keys of
-// the class, some in each transaction. What is written behind its back is under
+// the class, some at a time. What is written behind its back is under
 // the newest key, or the census has it.
 func (s *Store) Under(ctx context.Context, key keystore.KeyID) (under bool, err error) {
-	bucket, is := recordsBucket, func(id, stored []byte) bool {
+	bucket, is := recordsID, func(id, stored []byte) bool {
 		head, err := tokenizer.ParseRecordHead(binary.BigEndian.Uint64(id), stored)
 		return err == nil && (head.DataKey() == key || head.TokenKey() == key)
 	}
 	if ofClaims(key.Class) {
-		bucket, is = claimsBucket, func(_, stored []byte) bool {
+		bucket, is = claimsID, func(_, stored []byte) bool {
 			claimed, _, err := parseClaim(stored)
 			return err == nil && claimed == key
 		}
 	}
-	var after []byte
+	var from []byte
 	for more := true; more && !under && err == nil; {
 		more = false
-		err = s.view(ctx, func(tx *bbolt.Tx) error {
-			cursor := tx.Bucket(bucket).Cursor()
-			at, stored := seekPast(cursor, after)
-			for seen := 0; at != nil && !under; at, stored = cursor.Next() {
+		err = s.read(ctx, func(v *view) error {
+			seen := 0
+			v.bucket(bucket).ascend(from, func(at, stored []byte) bool {
 				if more = seen == maxScan; more {
-					return nil
+					from = slices.Clone(at)
+					return false
 				}
 				seen++
-				after = append(after[:0], at...)
 				under = is(at, stored)
-			}
+				return !under
+			})
 			return nil
-		})
+		}, bucket)
 	}
 	return under, err
 }

@@ -37,8 +37,8 @@ import (
 // do: kill -9, a power cut and a torn page leave nothing but free pages that are
 // partly zeros.
 //
-// It all rests on T being on the disk. The commit loop sees to that: it runs the
-// steps of Scrub itself, between transactions, and none once a sync has failed.
+// It all rests on T being on the disk. Who has the file to itself sees to that: the
+// steps of Scrub run between transactions, and none once a sync has failed.
 // The first transaction after a start is that of Open, whose syncs bring what a
 // killed process had merely handed to the kernel to the disk too.
 //
@@ -64,15 +64,22 @@ type storeFile interface {
 	Sync() error
 }
 
-// Scrub overwrites the pages that are free, some at a time. What file systems and
-// disks keep of what was overwritten (snapshots, copies on write, spare blocks),
-// and copies of the file, are beyond it.
+// Scrub writes what the journal has into the file, overwrites the pages that are
+// free then, some at a time, and what the journal needs no more. What file systems
+// and disks keep of what was overwritten (snapshots, copies on write, spare
+// blocks), and copies of the files, are beyond it.
 func (s *Store) Scrub(ctx context.Context) error {
+	if err := s.withFile(ctx, s.checkpointAll); err != nil {
+		return err
+	}
 	sc := &scrubber{store: s, next: 2}
 	for !sc.done {
-		if err := s.submit(ctx, &write{ctx: ctx, step: sc.step, done: make(chan struct{})}); err != nil {
+		if err := s.withFile(ctx, sc.step); err != nil {
 			return err
 		}
+	}
+	if err := s.journal.Scrub(ctx); err != nil {
+		return unavailable(err)
 	}
 	return nil
 }
@@ -87,7 +94,7 @@ type scrubber struct {
 	written    int64 // bytes in this step
 }
 
-// step overwrites some free pages. The commit loop runs it. Its transaction
+// step overwrites some free pages, by who has the file to itself. Its transaction
 // changes nothing; it is there to say which pages are free.
 func (sc *scrubber) step() error {
 	tx, err := sc.store.db.Begin(true)
@@ -101,7 +108,7 @@ func (sc *scrubber) step() error {
 		chunk := max(scrubChunk, sc.pageSize)
 		sc.buf, sc.zeros = make([]byte, chunk), make([]byte, chunk)
 	}
-	info, err := sc.store.file.Stat()
+	info, err := sc.store.bolt.Stat()
 	if err != nil {
 		return fmt.Errorf("%w: %w", tokenizer.ErrUnavailable, err)
 	}
@@ -126,7 +133,7 @@ func (sc *scrubber) step() error {
 	}
 	// The last step syncs in any case: what was zeros already may have been
 	// written by a process that was killed before it came to this.
-	if err := sc.store.file.Sync(); err != nil {
+	if err := sc.store.bolt.Sync(); err != nil {
 		return sc.store.failure(err)
 	}
 	return nil
@@ -161,7 +168,7 @@ func (sc *scrubber) run(tx *bbolt.Tx, size int64) (n int64, free bool) {
 func (sc *scrubber) zero(offset, length int64) error {
 	for length > 0 {
 		b := sc.buf[:min(length, int64(len(sc.buf)))]
-		if _, err := sc.store.file.ReadAt(b, offset); err != nil {
+		if _, err := sc.store.bolt.ReadAt(b, offset); err != nil {
 			return fmt.Errorf("%w: %w", tokenizer.ErrUnavailable, err)
 		}
 		for at := 0; at < len(b); {
@@ -173,7 +180,7 @@ func (sc *scrubber) zero(offset, length int64) error {
 				at = min(at+int(sc.pageSize), len(b))
 				continue
 			}
-			if _, err := sc.store.file.WriteAt(sc.zeros[:end-at], offset+int64(at)); err != nil {
+			if _, err := sc.store.bolt.WriteAt(sc.zeros[:end-at], offset+int64(at)); err != nil {
 				return sc.store.failure(err)
 			}
 			sc.written += int64(end - at)

@@ -1,15 +1,18 @@
-// Package boltstore keeps a tokenizer.Store in one bbolt file.
+// Package boltstore keeps a tokenizer.Store in a bbolt file with a journal in
+// front of it.
 //
 // One process at a time may have it open: bbolt's file lock sees to that, and
 // a second opener is told at once. Everything that a unit holds, its audit
-// event included, is written in one bbolt transaction; units that arrive while
-// one is being synced share the next. Records are appended in the order of
-// their ids, so that the tree grows at its right edge.
+// event included, is made durable in one frame of the journal, with one sync;
+// units that arrive while one is being synced share the next. The file follows in
+// large transactions (follow.go), and what it doesn't have yet is in memory
+// (layer.go). At a start the journal says what that is.
 //
 // The file holds seven buckets:
 //
 //	meta      format, log_id, next_id (the first id that is not reserved),
-//	          and for moments probe (see Check)
+//	          applied (the latest frame of the journal that the file has), and
+//	          open (the file may lack what the journal has)
 //	records   id (8 bytes, big endian) → tokenizer.Record
 //	claims    key → class, version and namespace of the key that it is under,
 //	          and value; see claims.go
@@ -18,8 +21,9 @@
 //	profiles  namespace and profile → how many records it has; see profiles.go
 //	log       sequence (8 bytes, big endian) → previous hash ‖ event
 //
-// What is deleted or replaced is no part of these any more, but of the file until
-// Scrub has overwritten it.
+// The journal is in files of its own beside it; see package journal. What is deleted
+// or replaced is no part of the buckets any more, but of the files until Scrub has
+// overwritten it.
 package boltstore
 
 import (
@@ -39,6 +43,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
+	"github.com/coatcheck/coatcheck/tokenizer/boltstore/journal"
 )
 
 // Sentinels of Open.
@@ -52,53 +57,71 @@ var (
 )
 
 // storeFormat is the version of the layout described above. Version 1 had no
-// census, and neither 1 nor 2 had counts of profiles; Open counts what is missing
-// and makes the file one of version 3. Claims of earlier versions had another
-// form, but nothing made any.
-const storeFormat = 3
+// census, and neither 1 nor 2 had counts of profiles; Open counts what is missing.
+// Claims of these two had another form, but nothing made any. Version 3 had no
+// journal. Open makes the file one of this version.
+const storeFormat = 4
 
 var (
-	metaBucket     = []byte("meta")
-	recordsBucket  = []byte("records")
-	claimsBucket   = []byte("claims")
-	keysBucket     = []byte("keys")
-	censusBucket   = []byte("census")
-	profilesBucket = []byte("profiles")
-	logBucket      = []byte("log")
+	metaBucket     = bucketNames[metaID]
+	recordsBucket  = bucketNames[recordsID]
+	claimsBucket   = bucketNames[claimsID]
+	keysBucket     = bucketNames[keysID]
+	censusBucket   = bucketNames[censusID]
+	profilesBucket = bucketNames[profilesID]
 
-	formatKey = []byte("format")
-	logIDKey  = []byte("log_id")
-	nextIDKey = []byte("next_id")
-	probeKey  = []byte("probe")
+	formatKey  = []byte("format")
+	logIDKey   = []byte("log_id")
+	nextIDKey  = []byte("next_id")
+	appliedKey = []byte("applied")
+	openKey    = []byte("open")
 )
 
-// Store is a tokenizer.Store in a bbolt file. It is safe for concurrent use.
+// Store is a tokenizer.Store in a bbolt file behind a journal. It is safe for
+// concurrent use.
 type Store struct {
 	db       *bbolt.DB
-	file     storeFile // that of db, for Scrub
+	bolt     storeFile // that of db, for Scrub
+	journal  *journal.Journal
+	replayed journal.Replayed
 	logID    tokenizer.LogID
 	ids      idRange
 	upgraded bool
 
-	// update runs a write transaction; tests put faults in its way.
+	// append appends to the journal, and update runs a transaction that writes to
+	// the file; tests put faults in their way.
+	append func(pieces ...[]byte) (frame uint64, err error)
 	update func(func(*bbolt.Tx) error) error
 
-	readers sync.RWMutex // held for reading by read transactions; see Scrub
+	// What changed since the file was written: see follow.go.
+	state          sync.RWMutex
+	active, frozen *layer
+	file           chan struct{} // held by who has the file to itself
+	behind         chan struct{} // there is something to write to the file
+	froze          chan struct{} // the active layer is a new one
+	stop, followed chan struct{}
 
-	mu      sync.Mutex
-	pending []*write
-	closed  bool
-	broken  error        // set once after a failure that only a restart can mend
-	failed  error        // why the latest write failed; nil once one works again
-	writing atomic.Int64 // when the write that is going on began, in Unix nanoseconds; 0 if none is
-	wake    chan struct{}
-	done    chan struct{}
+	readers sync.RWMutex // held for reading by who reads; see Scrub
+	frame   []byte       // of the commit loop
+
+	mu         sync.Mutex
+	pending    []*write
+	closed     bool         // no more units are taken
+	ended      bool         // the file is closed
+	broken     error        // set once after a failure that only a restart can mend
+	failed     error        // why the latest write failed; nil once one works again
+	unfollowed error        // why the file couldn't be written; nil once it could
+	writing    atomic.Int64 // when the write that is going on began, in Unix nanoseconds; 0 if none is
+	following  atomic.Int64 // likewise for a write to the file
+	wake       chan struct{}
+	done       chan struct{}
 }
 
 var _ tokenizer.Store = (*Store)(nil)
 
-// Open opens the store in the file, which is made if it doesn't exist; its
-// directory must exist. The file is readable and writable to its owner alone.
+// Open opens the store in the file, which is made if it doesn't exist, as are those
+// of its journal beside it; its directory must exist. The files are readable and
+// writable to their owner alone.
 //
 // Errors: ErrLocked, ErrFormat, tokenizer.ErrDamaged, or that of the file
 // system, such as fs.ErrPermission or syscall.ENOSPC.
@@ -114,12 +137,21 @@ func Open(path string) (*Store, error) {
 			return nil, fmt.Errorf("boltstore: open: %w", err)
 		}
 	}
-	s := &Store{db: db, file: file, update: db.Update, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	if err := s.initialize(); err != nil {
+	s := &Store{
+		db: db, bolt: file, update: db.Update, active: new(layer),
+		file: make(chan struct{}, 1), behind: make(chan struct{}, 1), froze: make(chan struct{}, 1),
+		stop: make(chan struct{}), followed: make(chan struct{}),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if err := s.initialize(path); err != nil {
+		if s.journal != nil {
+			_ = s.journal.Close()
+		}
 		_ = db.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	go s.run()
+	go s.follow()
 	return s, nil
 }
 
@@ -183,46 +215,85 @@ func syncName(path string) error {
 	return nil
 }
 
-// initialize makes the buckets of a new file or checks those of an old one,
-// and reserves the first ids, so that a store that can't be written to is
-// found out at the start.
-func (s *Store) initialize() error {
-	return s.guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error {
-			meta := tx.Bucket(metaBucket)
-			if meta == nil {
-				if name, _ := tx.Cursor().First(); name != nil {
-					return ErrFormat
-				}
-				if err := create(tx); err != nil {
-					return err
-				}
-				meta = tx.Bucket(metaBucket)
-			}
-			var err error
-			if s.upgraded, err = upgrade(tx); err != nil {
-				return err
-			}
-			for _, name := range [][]byte{recordsBucket, claimsBucket, keysBucket, censusBucket, profilesBucket, logBucket} {
-				if tx.Bucket(name) == nil {
-					return fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
-				}
-			}
-			if n := copy(s.logID[:], meta.Get(logIDKey)); n != len(s.logID) {
-				return fmt.Errorf("%w: no log id", tokenizer.ErrDamaged)
-			}
-			limit, err := s.ids.extend(tx)
-			if err == nil {
-				tx.OnCommit(func() { s.ids.extended(limit) })
-			}
+// initialize makes the buckets of a new file or checks those of an old one, goes
+// through the journal, and reserves the first ids, so that a store that can't be
+// written to is found out at the start.
+func (s *Store) initialize(path string) error {
+	opened := false
+	err := s.guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) (err error) {
+			opened, err = s.prepare(tx)
 			return err
 		})
 	})
+	if err != nil {
+		return err
+	}
+	dir, name := filepath.Split(path)
+	if opened {
+		if files, err := filepath.Glob(filepath.Join(dir, name+journalSuffix+"-*")); err != nil || len(files) == 0 {
+			return fmt.Errorf("%w: the journal is missing, %s-*: it may have what the file has not", tokenizer.ErrDamaged, name+journalSuffix)
+		}
+	}
+	if s.journal, err = journal.Open(filepath.Dir(path), name+journalSuffix, s.logID, journal.Options{}); err != nil {
+		return damaged(err)
+	}
+	s.append = s.journal.Append
+	if err := s.guard(s.replay); err != nil {
+		return damaged(err)
+	}
+	return s.guard(func() error {
+		_, err := s.writeFrame(nil)
+		return err
+	})
 }
+
+// journalSuffix stands between the name of the file and the number of a file of
+// the journal.
+const journalSuffix = ".journal"
+
+// damaged says of damage to the journal that it is tokenizer.ErrDamaged.
+func damaged(err error) error {
+	if errors.Is(err, journal.ErrDamaged) {
+		return fmt.Errorf("%w: %w", tokenizer.ErrDamaged, err)
+	}
+	return err
+}
+
+// prepare makes or checks the buckets. It says whether the file was left without
+// having been closed.
+func (s *Store) prepare(tx *bbolt.Tx) (opened bool, err error) {
+	meta := tx.Bucket(metaBucket)
+	if meta == nil {
+		if name, _ := tx.Cursor().First(); name != nil {
+			return false, ErrFormat
+		}
+		if err := create(tx); err != nil {
+			return false, err
+		}
+		meta = tx.Bucket(metaBucket)
+	}
+	if s.upgraded, err = upgrade(tx); err != nil {
+		return false, err
+	}
+	for _, name := range bucketNames {
+		if tx.Bucket(name) == nil {
+			return false, fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
+		}
+	}
+	if n := copy(s.logID[:], meta.Get(logIDKey)); n != len(s.logID) {
+		return false, fmt.Errorf("%w: no log id", tokenizer.ErrDamaged)
+	}
+	opened = meta.Get(openKey) != nil
+	return opened, meta.Put(openKey, []byte{1})
+}
+
+// Recovered returns what Open found in the journal.
+func (s *Store) Recovered() journal.Replayed { return s.replayed }
 
 // create lays out a new store.
 func create(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{metaBucket, recordsBucket, claimsBucket, keysBucket, censusBucket, profilesBucket, logBucket} {
+	for _, name := range bucketNames {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
@@ -239,8 +310,9 @@ func create(tx *bbolt.Tx) error {
 	)
 }
 
-// Close writes what has been handed to Commit and closes the file. Commits
-// that come later fail with tokenizer.ErrUnavailable. Readers must be done.
+// Close writes what has been handed to Commit, and closes the files when the bbolt
+// file has it all. Commits that come later fail with tokenizer.ErrUnavailable.
+// Readers must be done.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	already := s.closed
@@ -251,12 +323,25 @@ func (s *Store) Close() error {
 	}
 	s.signal()
 	<-s.done
-	if s.broken == nil {
-		// Ids that nobody has been given are given back. If that fails they are
-		// skipped, as after a crash.
-		_ = s.guard(func() error { return s.db.Update(s.ids.giveBack) })
-	}
-	return s.db.Close()
+	close(s.stop)
+	<-s.followed
+	_ = s.withFile(context.Background(), func() error {
+		if err := s.checkpointAll(); err != nil {
+			return err // the journal has it
+		}
+		return s.update(func(tx *bbolt.Tx) error {
+			// Ids that nobody has been given are given back. If that fails they are
+			// skipped, as after a crash.
+			meta := tx.Bucket(metaBucket)
+			return errors.Join(s.ids.giveBack(meta), meta.Delete(openKey))
+		})
+	})
+	s.file <- struct{}{}
+	defer func() { <-s.file }()
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	return errors.Join(s.journal.Close(), s.db.Close())
 }
 
 // guard runs fn and turns a panic of bbolt, which is how it reports a damaged
@@ -274,23 +359,27 @@ func (s *Store) guard(fn func() error) (err error) {
 // slowWrite is how long a write may take before Check complains.
 const slowWrite = 5 * time.Second
 
-// Check reports why the latest write failed, or, when it did, whether one
-// works by now: one that is large enough to need room on the disk.
+// Check reports why the latest write failed, or, when it did, whether one works by
+// now; and why the file doesn't follow the journal, if it doesn't.
 func (s *Store) Check(ctx context.Context) error {
 	s.mu.Lock()
-	failed, broken, closed := s.failed, s.broken, s.closed
+	failed, broken, closed, unfollowed := s.failed, s.broken, s.closed, s.unfollowed
 	s.mu.Unlock()
 	if closed {
-		return fmt.Errorf("%w: closed", tokenizer.ErrUnavailable)
+		return errClosed
 	}
-	if began := s.writing.Load(); began != 0 && time.Since(time.Unix(0, began)) > slowWrite {
-		return fmt.Errorf("%w: a write hangs", tokenizer.ErrUnavailable)
+	for _, since := range [...]*atomic.Int64{&s.writing, &s.following} {
+		if began := since.Load(); began != 0 && time.Since(time.Unix(0, began)) > slowWrite {
+			return fmt.Errorf("%w: a write hangs", tokenizer.ErrUnavailable)
+		}
 	}
-	if broken != nil || failed == nil {
+	switch {
+	case broken != nil:
 		return broken
+	case unfollowed != nil:
+		return unfollowed
+	case failed == nil:
+		return nil
 	}
-	if err := s.submit(ctx, &write{ctx: ctx, probe: true, done: make(chan struct{})}); err != nil {
-		return err
-	}
-	return s.submit(ctx, &write{ctx: ctx, done: make(chan struct{})}) // takes the probe away
+	return s.submit(ctx, &write{ctx: ctx, done: make(chan struct{})})
 }

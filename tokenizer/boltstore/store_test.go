@@ -39,31 +39,52 @@ func TestContract(t *testing.T) {
 	}))
 }
 
-// TestContractOnCopies runs the contract on what a crash would leave: the file
-// as it is while the store is open.
+// TestContractOnCopies runs the contract on what a crash would leave: the files
+// as they are while the store is open.
 func TestContractOnCopies(t *testing.T) {
 	storetest.Run(t, harness(func(t *testing.T) (tokenizer.Store, func() tokenizer.Store) {
 		s := open(t, filepath.Join(t.TempDir(), "store.db"))
 		t.Cleanup(func() { closeChecked(t, s) })
 		return s, func() tokenizer.Store {
+			s.file <- struct{}{} // between two transactions
+			was := s
 			s = openCopy(t, s)
+			<-was.file
 			return s
 		}
 	}))
 }
 
-// openCopy opens a copy of the file of a store as it is.
+// files returns the names of the files of a store.
+func files(s *Store) []string {
+	names, err := filepath.Glob(s.db.Path() + journalSuffix + "-*")
+	if err != nil {
+		panic(err)
+	}
+	return append(names, s.db.Path())
+}
+
+// copyFiles copies the files of a store as they are, and returns the name of the
+// first.
+func copyFiles(t *testing.T, s *Store) (path string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range files(s) {
+		image, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, filepath.Base(s.db.Path()))
+}
+
+// openCopy opens a copy of the files of a store as they are.
 func openCopy(t *testing.T, s *Store) *Store {
 	t.Helper()
-	image, err := os.ReadFile(s.db.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "store.db")
-	if err := os.WriteFile(path, image, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	copied := open(t, path)
+	copied := open(t, copyFiles(t, s))
 	t.Cleanup(func() { closeChecked(t, copied) })
 	return copied
 }
@@ -75,13 +96,22 @@ func harness(open func(*testing.T) (tokenizer.Store, func() tokenizer.Store)) st
 		Damage: func(t *testing.T, s tokenizer.Store, id uint64) {
 			edit(t, s.(*Store), recordsBucket, idKey(id), func(b []byte) []byte { return b[:len(b)-1] })
 		},
-		Files: func(s tokenizer.Store) []string { return []string{s.(*Store).db.Path()} },
+		Files: func(s tokenizer.Store) []string { return files(s.(*Store)) },
+	}
+}
+
+// follow has the file follow the journal now.
+func follow(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.withFile(context.Background(), s.checkpointAll); err != nil {
+		t.Fatal(err)
 	}
 }
 
 // edit changes what is stored under a key, behind the back of the store.
 func edit(t *testing.T, s *Store, bucket, key []byte, change func([]byte) []byte) {
 	t.Helper()
+	follow(t, s)
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
 		return b.Put(key, change(bytes.Clone(b.Get(key))))
@@ -110,18 +140,13 @@ func closeChecked(t *testing.T, s *Store) {
 
 var diskFullError = &os.PathError{Op: "write", Path: "store.db", Err: syscall.ENOSPC}
 
-// failNext makes the next transaction of the store fail at its end, after
-// everything has been put into it. The store must be idle.
+// failNext makes the next frame of the store fail, after all of its units have been
+// settled. The store must be idle.
 func failNext(s *Store, err error) {
-	whole := s.update
-	s.update = func(fn func(*bbolt.Tx) error) error {
-		s.update = whole
-		return whole(func(tx *bbolt.Tx) error {
-			if err := fn(tx); err != nil {
-				return err
-			}
-			return err
-		})
+	whole := s.append
+	s.append = func(...[]byte) (uint64, error) {
+		s.append = whole
+		return 0, err
 	}
 }
 

@@ -17,7 +17,7 @@ type settled struct {
 	want error
 }
 
-// commitTogether commits units in their order in one transaction.
+// commitTogether commits units in their order in one frame.
 func (h *held) commitTogether(t *testing.T, units []settled) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -38,8 +38,8 @@ func (h *held) commitTogether(t *testing.T, units []settled) {
 	}
 	close(h.letGo)
 	wg.Wait()
-	if h.transactions != 2 {
-		t.Fatalf("%d transactions", h.transactions)
+	if h.frames != 2 {
+		t.Fatalf("%d frames", h.frames)
 	}
 }
 
@@ -59,8 +59,7 @@ func under(version uint32, name, before, after string) tokenizer.Unit {
 	return tokenizer.Unit{Claims: []tokenizer.Claim{c}}
 }
 
-// Units of one transaction see what those before have done, though records and
-// claims are put at its end.
+// Units of one frame see what those before have done.
 func TestUnitsSeeEachOther(t *testing.T) {
 	ctx, h := context.Background(), openHeld(t)
 	id, err := h.ReserveIDs(ctx, 2)

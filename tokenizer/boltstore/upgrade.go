@@ -24,6 +24,8 @@ func upgrade(tx *bbolt.Tx) (upgraded bool, err error) {
 		return false, ErrFormat
 	case f[0] == storeFormat:
 		return false, nil
+	case f[0] == 3:
+		return true, meta.Put(formatKey, []byte{storeFormat})
 	}
 	census := meta.Get(formatKey)[0] == 1 // has to be made
 	buckets := [][]byte{recordsBucket, claimsBucket, keysBucket}
@@ -55,9 +57,9 @@ func upgrade(tx *bbolt.Tx) (upgraded bool, err error) {
 // countAll makes the rows of a store that has none: those of profiles, and of
 // keys unless the census is there already.
 func countAll(tx *bbolt.Tx, census bool) error {
-	c := newCounts(tx)
+	c := newCounts(tx.Bucket(keysBucket), tx.Bucket(censusBucket), tx.Bucket(profilesBucket))
 	if census {
-		if err := c.addAll(); err != nil {
+		if err := c.addAll(tx.Bucket(keysBucket)); err != nil {
 			return err
 		}
 	}
@@ -91,8 +93,8 @@ func countAll(tx *bbolt.Tx, census bool) error {
 }
 
 // addAll makes rows of the keys that there are.
-func (c *counts) addAll() error {
-	return c.keys.ForEach(func(name, stored []byte) error {
+func (c *counts) addAll(keys *bbolt.Bucket) error {
+	return keys.ForEach(func(name, stored []byte) error {
 		k, err := keystore.ParseWrappedKey(stored)
 		if err != nil || !bytes.Equal(keyName(k.ID()), name) {
 			return fmt.Errorf("%w: a wrapped key", tokenizer.ErrDamaged)

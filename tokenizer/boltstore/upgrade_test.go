@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -23,8 +24,14 @@ func downgrade(t *testing.T, path string, format byte, change func(*bbolt.Tx) er
 		t.Fatal(err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.DeleteBucket(profilesBucket); err != nil {
+		meta := tx.Bucket(metaBucket)
+		if err := errors.Join(meta.Delete(appliedKey), meta.Delete(openKey)); err != nil {
 			return err
+		}
+		if format < 3 {
+			if err := tx.DeleteBucket(profilesBucket); err != nil {
+				return err
+			}
 		}
 		if format == 1 {
 			if err := tx.DeleteBucket(censusBucket); err != nil {
@@ -34,6 +41,13 @@ func downgrade(t *testing.T, path string, format byte, change func(*bbolt.Tx) er
 		return errors.Join(tx.Bucket(metaBucket).Put(formatKey, []byte{format}), change(tx))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	journals, err := filepath.Glob(path + journalSuffix + "-*")
+	for _, name := range journals {
+		err = errors.Join(err, os.Remove(name))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -69,7 +83,7 @@ func oldStore(t *testing.T, path string) (records []tokenizer.Record) {
 
 func TestUpgrade(t *testing.T) {
 	ctx, same := context.Background(), func(*bbolt.Tx) error { return nil }
-	for _, format := range []byte{1, 2} {
+	for _, format := range []byte{1, 2, 3} {
 		path := filepath.Join(t.TempDir(), "store.db")
 		records := oldStore(t, path)
 		s := open(t, path)

@@ -14,6 +14,7 @@ var allowedModules = map[string]string{
 	"google.golang.org/genproto/googleapis/rpc":       "google.rpc.Status, ErrorInfo, BadRequest and RetryInfo",
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2": "one chain for unary and streaming calls",
 	"go.etcd.io/bbolt":                                "the embedded store",
+	"github.com/tidwall/btree":                        "sorted maps: what the bbolt file hasn't yet",
 	"go.yaml.in/yaml/v4":                              "configuration and policy, strictly decoded, errors with line and column",
 	"github.com/spf13/cobra":                          "the command line",
 	"filippo.io/age":                                  "exports are encrypted to a recipient",

@@ -64,7 +64,7 @@ type loaded struct {
 
 func load(o Options) (loaded, error) {
 	c := o.Config
-	tlsConfig, err := loadTLS(c.Server.TLS, time.Now())
+	tlsConfig, err := LoadTLS(c.Server.TLS, time.Now())
 	if err != nil {
 		return loaded{}, err
 	}
@@ -136,6 +136,13 @@ func run(ctx context.Context, o Options) (err error) {
 	defer func() { err = errors.Join(err, closeStore(store)) }()
 	if store.Upgraded() {
 		o.Log.Warn("the store has been upgraded: earlier versions of this program can't read it any more")
+	}
+	if r := store.Recovered(); r.Cut > 0 {
+		// Nobody was told that it is durable.
+		o.Log.Warn("a write that was interrupted is cut off the journal", "bytes", r.Cut, "place", r.Place)
+	}
+	if r := store.Recovered(); r.Frames > 0 {
+		o.Log.Info("the journal had what the file of the store hasn't", "frames", r.Frames, "last", r.Last)
 	}
 	f.store = store
 	if f.segments, err = audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Log); err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/coatcheck/coatcheck/cmd/internal/config"
 )
 
-// loadTLS returns the server's TLS configuration: TLS 1.3, a certificate that
+// LoadTLS returns the server's TLS configuration: TLS 1.3, a certificate that
 // is good now, and client certificates of the given authorities demanded.
-func loadTLS(c config.TLS, now time.Time) (*tls.Config, error) {
+func LoadTLS(c config.TLS, now time.Time) (*tls.Config, error) {
 	chain, err := read("certificate", c.Certificate)
 	if err != nil {
 		return nil, err

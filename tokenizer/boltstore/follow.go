@@ -1,0 +1,255 @@
+package boltstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/coatcheck/coatcheck/tokenizer"
+)
+
+// The file follows the journal: what units changed lies in layers until it is
+// written to the file, much of it in one transaction of bbolt's, which also says
+// up to which frame the file has it all. Only then the frames go.
+//
+// The layer that the commit loop adds to is the active one. To be written it is
+// frozen, and a new one takes its place; so two are enough, and each change is in
+// one of them, or in the file, or for a moment in both.
+
+const (
+	layerSize = 8 << 20                // of a layer that is worth a transaction
+	layerAge  = 500 * time.Millisecond // after which it is written in any case
+	pauseFull = time.Second            // after a transaction that failed
+)
+
+// publish lays what a frame holds over what there is.
+func (s *Store) publish(frame uint64, changes []change) {
+	s.state.Lock()
+	s.active.add(frame, changes)
+	s.state.Unlock()
+	select {
+	case s.behind <- struct{}{}:
+	default:
+	}
+}
+
+// activeSize returns how much the file hasn't, and isn't being written.
+func (s *Store) activeSize() int {
+	s.state.RLock()
+	defer s.state.RUnlock()
+	return s.active.size
+}
+
+// waitForRoom waits until there is room in memory for more.
+func (s *Store) waitForRoom() error {
+	for s.activeSize() >= maxLayer {
+		if err := s.followFault(); err != nil {
+			return err
+		}
+		select {
+		case <-s.froze:
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// follow keeps the file not far behind the journal, until the store is closed.
+func (s *Store) follow() {
+	defer close(s.followed)
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.behind:
+		}
+		s.gather()
+		err := s.withFile(context.Background(), s.checkpoint)
+		if err != nil {
+			s.pause(pauseFull)
+			select {
+			case s.behind <- struct{}{}: // try again
+			default:
+			}
+		}
+	}
+}
+
+// gather waits for more to write along with what there is.
+func (s *Store) gather() {
+	for began := time.Now(); s.activeSize() < layerSize && time.Since(began) < layerAge; {
+		if s.pause(layerAge / 20); s.stopped() {
+			return
+		}
+	}
+}
+
+func (s *Store) pause(d time.Duration) {
+	select {
+	case <-s.stop:
+	case <-time.After(d):
+	}
+}
+
+func (s *Store) stopped() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// withFile runs what must have the file to itself.
+func (s *Store) withFile(ctx context.Context, fn func() error) error {
+	select {
+	case s.file <- struct{}{}:
+		defer func() { <-s.file }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	closed, broken := s.ended, s.broken
+	s.mu.Unlock()
+	if broken != nil {
+		return broken
+	}
+	if closed {
+		return errClosed
+	}
+	return s.guard(fn)
+}
+
+// checkpoint writes a layer into the file.
+func (s *Store) checkpoint() error {
+	s.following.Store(time.Now().UnixNano())
+	defer s.following.Store(0)
+	l := s.freeze()
+	if l == nil {
+		return nil
+	}
+	err := s.guard(func() error { return s.update(func(tx *bbolt.Tx) error { return l.write(tx) }) })
+	if err != nil {
+		err = s.failure(err)
+	}
+	s.mu.Lock()
+	s.unfollowed = err
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	s.state.Lock()
+	s.frozen = nil
+	s.state.Unlock()
+	s.journal.Release(l.frame)
+	return nil
+}
+
+// freeze returns the layer to be written: one that couldn't be before, else the
+// active one; nil if there is nothing.
+func (s *Store) freeze() *layer {
+	s.state.Lock()
+	defer s.state.Unlock()
+	if s.frozen == nil && s.active.size > 0 {
+		s.frozen, s.active = s.active, new(layer)
+		select {
+		case s.froze <- struct{}{}:
+		default:
+		}
+	}
+	return s.frozen
+}
+
+// checkpointAll writes into the file all that has been committed so far.
+func (s *Store) checkpointAll() error {
+	s.state.RLock()
+	frozen := s.frozen != nil
+	s.state.RUnlock()
+	if frozen {
+		if err := s.checkpoint(); err != nil {
+			return err
+		}
+	}
+	return s.checkpoint()
+}
+
+// write puts the changes of a layer into a transaction, in the order of keys: a
+// page that takes many in any order has to move most of what it holds for each.
+func (l *layer) write(tx *bbolt.Tx) (err error) {
+	for id := range l.buckets {
+		b := tx.Bucket(bucketNames[id])
+		if bucketID(id) == recordsID || bucketID(id) == logBucketID {
+			b.FillPercent = 0.95 // keys ascend, so that there is little to come between
+		}
+		l.buckets[id].Scan(func(key string, value []byte) bool {
+			if value == nil {
+				err = b.Delete([]byte(key))
+			} else {
+				err = b.Put([]byte(key), value)
+			}
+			return err == nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(metaBucket).Put(appliedKey, binary.BigEndian.AppendUint64(nil, l.frame))
+}
+
+// replay lays what the journal has, and the file hasn't, over it.
+func (s *Store) replay() (err error) {
+	v, err := s.view()
+	if err != nil {
+		return err
+	}
+	stored := v.bucket(metaID).get(appliedKey)
+	v.close()
+	applied := uint64(0)
+	if len(stored) == 8 {
+		applied = binary.BigEndian.Uint64(stored)
+	} else if stored != nil {
+		return fmt.Errorf("%w: up to which frame the journal is in the file", tokenizer.ErrDamaged)
+	}
+	s.replayed, err = s.journal.Replay(applied, func(frame uint64, payload []byte) error {
+		changes, err := parseChanges(payload)
+		if err != nil {
+			return fmt.Errorf("%w: frame %d of the journal: %w", tokenizer.ErrDamaged, frame, err)
+		}
+		s.publish(frame, changes)
+		return nil
+	})
+	return err
+}
+
+// followFault returns why the file doesn't follow, nil if it does.
+func (s *Store) followFault() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unfollowed
+}
+
+// brokenBy returns why the store doesn't go on, nil if it does.
+func (s *Store) brokenBy() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
+var errClosed = fmt.Errorf("%w: closed", tokenizer.ErrUnavailable)
+
+// unavailable wraps an error that isn't one of tokenizer's.
+func unavailable(err error) error {
+	if errors.Is(err, tokenizer.ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", tokenizer.ErrUnavailable, err)
+}
+
+func isDamaged(err error) bool { return errors.Is(err, tokenizer.ErrDamaged) }

@@ -1,0 +1,396 @@
+// Package journal keeps frames of bytes in files that are made ahead: what Append
+// has returned is durable, with one sync for each frame, until it is released.
+//
+// A journal is a number of files, its segments, of a fixed size. A frame lies in one
+// segment. When a segment is full the next takes its place, one whose frames have
+// all been released if there is one. So the files don't grow, and a sync has nothing
+// to write but the frame itself.
+//
+// The first page of a segment says of which journal it is. Frames begin at pages of
+// their own, so that no write touches what was acknowledged before, even if the
+// machine stops in the middle of one:
+//
+//	CRC-32C(4) length(4) sequence(8) payload, and zeros up to the end of the page
+//
+// with big endian integers. The checksum is over the id of the journal and all that
+// follows it. Sequences ascend by one and never come again, so nothing of the
+// former contents of a segment can be taken for a new frame.
+//
+// A frame is written only after the one before is durable. So when a machine stops,
+// at most the last may be torn, and nobody was told that it is durable: it is cut
+// off. If any other is not whole, a frame behind it is, and the journal is damaged.
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"sync"
+	"syscall"
+)
+
+// Sentinels. Those of the file system are wrapped too.
+var (
+	// ErrFull says that there was no room to make a segment. Nothing was written,
+	// and it may be tried again.
+	ErrFull = errors.New("journal: no room for another segment")
+
+	// ErrDamaged says that what is in the files is not what was written.
+	ErrDamaged = errors.New("journal: damaged")
+
+	// ErrBroken says that a write or a sync has failed. What is on the disk isn't
+	// known until the journal is opened anew.
+	ErrBroken = errors.New("journal: a write failed")
+)
+
+// pageSize is what the parts of a segment are multiples of: no less than what any
+// disk writes at once.
+const pageSize = 4096
+
+// frameHead is how long a frame is before its payload.
+const frameHead = 16
+
+// MaxFrame is the longest payload of a frame; the shortest has a byte.
+const MaxFrame = math.MaxInt32 - 2*pageSize
+
+// Options change what a journal is like.
+type Options struct {
+	// SegmentSize is how large a segment is, in bytes; 0 stands for 8 MiB. A frame
+	// that doesn't fit gets a segment of its own size.
+	SegmentSize int64
+
+	disk disk // nil: that of the operating system
+}
+
+// spares is how many segments without frames are kept.
+const spares = 2
+
+// Journal is a journal. It is safe for concurrent use.
+type Journal struct {
+	disk   disk
+	prefix string
+	id     [16]byte
+	size   int64 // of a segment
+
+	appending sync.Mutex // held while a frame is written
+	buffer    []byte     // of the frame that is
+
+	mu       sync.Mutex
+	current  *segment   // that frames go to; nil: the next one that there is
+	full     []*segment // with frames that are not released, in order
+	free     []*segment
+	made     uint64 // number of the newest segment
+	last     uint64 // sequence of the newest frame
+	released uint64 // up to which sequence they are not needed any more
+	broken   error
+	making   bool           // one is being made ahead
+	ahead    sync.WaitGroup // of who does
+	closed   bool
+}
+
+// segment is a file of a journal.
+type segment struct {
+	file
+	name string
+	size int64
+	end  int64  // of the last frame
+	last uint64 // its sequence
+	used int64  // up to where there may be anything
+}
+
+// Open opens the segments with a prefix in a directory, or none if there are none.
+// Replay has to follow. id tells the journals of different stores apart.
+//
+// Errors: ErrDamaged for a segment of another journal or none at all, or that of the
+// file system.
+func Open(dir, prefix string, id [16]byte, o Options) (*Journal, error) {
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 8 << 20
+	}
+	if o.disk == nil {
+		o.disk = osDisk{dir}
+	}
+	j := &Journal{disk: o.disk, prefix: prefix, id: id, size: max(roundUp(o.SegmentSize), 2*pageSize)}
+	j.broken = fmt.Errorf("%w: it has not been replayed", ErrBroken)
+	names, err := j.disk.list(prefix + "-")
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	for _, name := range names {
+		number, temporary, ok := j.parseName(name)
+		if temporary {
+			err = j.disk.remove(name) // it was being made
+		} else if ok {
+			err = j.open(name, number)
+		}
+		if err != nil {
+			return nil, errors.Join(err, j.Close())
+		}
+	}
+	return j, nil
+}
+
+// open opens a segment.
+func (j *Journal) open(name string, number uint64) error {
+	f, size, err := j.disk.open(name)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	s := &segment{file: f, name: name, size: size &^ (pageSize - 1), used: size}
+	j.free = append(j.free, s) // until Replay finds something in it
+	j.made = max(j.made, number)
+	head := make([]byte, pageSize)
+	if size < pageSize {
+		return fmt.Errorf("%w: %s is cut short", ErrDamaged, name)
+	}
+	if _, err := s.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("journal: %s: %w", name, err)
+	}
+	if err := j.checkHead(head); err != nil {
+		return fmt.Errorf("%w: %s %w", ErrDamaged, name, err)
+	}
+	return nil
+}
+
+// Append writes a frame, whose payload is the pieces one behind the other, and
+// returns its sequence once it is durable.
+//
+// Errors: ErrFull, after which nothing has changed; ErrBroken, after which nothing
+// can be appended any more.
+func (j *Journal) Append(pieces ...[]byte) (sequence uint64, err error) {
+	j.appending.Lock()
+	defer j.appending.Unlock()
+	length := 0
+	for _, p := range pieces {
+		length += len(p)
+	}
+	if length == 0 || length > MaxFrame {
+		return 0, fmt.Errorf("journal: a frame of %d bytes", length)
+	}
+	padded := roundUp(int64(frameHead + length))
+	s, sequence, err := j.room(padded)
+	if err != nil {
+		return 0, err
+	}
+	frame := append(j.buffer[:0], make([]byte, frameHead)...)
+	for _, p := range pieces {
+		frame = append(frame, p...)
+	}
+	j.seal(frame, sequence)
+	frame = append(frame, make([]byte, int(padded)-len(frame))...)
+	if j.buffer = frame; cap(frame) > int(j.size) {
+		j.buffer = nil // it isn't often that large
+	}
+	if _, err = s.WriteAt(frame, s.end); err == nil {
+		err = s.Sync()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.broken = fmt.Errorf("%w: %s: %w", ErrBroken, s.name, err)
+		return 0, j.broken
+	}
+	s.end += padded
+	s.last, s.used = sequence, max(s.used, s.end)
+	j.last = sequence
+	if s.size-s.end < s.size/2 {
+		j.makeAhead()
+	}
+	return sequence, nil
+}
+
+// room returns the segment that the next frame goes to, of a size, and its sequence.
+func (j *Journal) room(padded int64) (*segment, uint64, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.broken != nil:
+		return nil, 0, j.broken
+	case j.closed:
+		return nil, 0, errors.New("journal: closed")
+	}
+	if s := j.current; s != nil && s.size-s.end >= padded {
+		return s, j.last + 1, nil
+	}
+	j.leave()
+	for i, s := range j.free {
+		if s.size-pageSize >= padded {
+			j.free = append(j.free[:i], j.free[i+1:]...)
+			j.current = s
+			break
+		}
+	}
+	if j.current == nil {
+		j.made++
+		s, err := j.make(j.made, max(j.size, pageSize+padded))
+		if err != nil {
+			return nil, 0, err
+		}
+		j.current = s
+	}
+	j.current.end, j.current.last = pageSize, 0
+	return j.current, j.last + 1, nil
+}
+
+// leave has the next frame go to another segment.
+func (j *Journal) leave() {
+	if j.current != nil {
+		j.full = append(j.full, j.current)
+		j.current = nil
+		j.recycle()
+	}
+}
+
+// recycle frees segments that are not needed any more.
+func (j *Journal) recycle() {
+	n := 0
+	for _, s := range j.full {
+		if s.last > j.released {
+			break
+		}
+		j.free = append(j.free, s)
+		n++
+	}
+	j.full = append(j.full[:0], j.full[n:]...)
+}
+
+// Release says that frames up to a sequence are not needed any more. What they hold
+// stays in the files until it is overwritten by others, or by Scrub.
+func (j *Journal) Release(sequence uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.released = max(j.released, min(sequence, j.last))
+	j.recycle()
+}
+
+// makeAhead makes a segment if there is none to go on in. The lock is held.
+func (j *Journal) makeAhead() {
+	if len(j.free) > 0 || j.making || j.closed {
+		return
+	}
+	j.making = true
+	j.made++
+	number := j.made
+	j.ahead.Go(func() {
+		s, err := j.make(number, j.size)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.making = false
+		if err == nil {
+			j.free = append(j.free, s)
+		} // else Append tries again, and says why
+	})
+}
+
+// Scrub overwrites what was released before the call, and removes segments beyond
+// those that are kept for what is to come. Frames that are appended meanwhile go to
+// other segments.
+//
+// Errors: that of the file system, or of ctx.
+func (j *Journal) Scrub(ctx context.Context) error {
+	j.appending.Lock() // no frame is being written
+	j.mu.Lock()
+	j.leave()
+	taken := j.free
+	j.free = nil
+	j.mu.Unlock()
+	j.appending.Unlock()
+	var err error
+	for _, s := range taken {
+		if err == nil && s.used > pageSize {
+			err = s.wipe(ctx)
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range taken {
+		if clean := s.used == pageSize; clean && (s.size != j.size || len(j.free) >= spares) {
+			err = errors.Join(err, s.Close(), j.disk.remove(s.name))
+			continue
+		}
+		j.free = append(j.free, s)
+	}
+	return err
+}
+
+// wipeSize is how much is overwritten at once.
+const wipeSize = 1 << 20
+
+// wipe puts zeros in the place of all that is in a segment.
+func (s *segment) wipe(ctx context.Context) error {
+	zeros := make([]byte, min(wipeSize, s.used-pageSize))
+	for at := int64(pageSize); at < s.used; at += int64(len(zeros)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := s.WriteAt(zeros[:min(int64(len(zeros)), s.used-at)], at); err != nil {
+			return fmt.Errorf("journal: %s: %w", s.name, err)
+		}
+	}
+	if err := s.Sync(); err != nil {
+		return fmt.Errorf("journal: %s: %w", s.name, err)
+	}
+	s.used = pageSize
+	return nil
+}
+
+// Close closes the files. Nothing is lost by that.
+func (j *Journal) Close() error {
+	j.appending.Lock()
+	defer j.appending.Unlock()
+	j.mu.Lock()
+	j.closed = true
+	j.mu.Unlock()
+	j.ahead.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := append(j.full, j.free...)
+	if j.current != nil {
+		all = append(all, j.current)
+	}
+	j.current, j.full, j.free = nil, nil, nil
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Live returns how many bytes of segments hold frames that are not released.
+func (j *Journal) Live() (bytes int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.full {
+		bytes += s.end
+	}
+	if s := j.current; s != nil && s.last > j.released {
+		bytes += s.end
+	}
+	return bytes
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+// sum is the checksum of a frame.
+func (j *Journal) sum(frame []byte) uint32 {
+	return crc32.Update(checksum(j.id[:]), castagnoli, frame[4:])
+}
+
+// seal fills in what stands before the payload.
+func (j *Journal) seal(frame []byte, sequence uint64) {
+	binary.BigEndian.PutUint32(frame[4:], uint32(len(frame)-frameHead))
+	binary.BigEndian.PutUint64(frame[8:], sequence)
+	binary.BigEndian.PutUint32(frame, j.sum(frame))
+}
+
+func roundUp(n int64) int64 { return (n + pageSize - 1) &^ (pageSize - 1) }
+
+// noRoom says whether an error is that of a disk that is full.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
