@@ -23,13 +23,13 @@ func hotPath(t testing.TB) map[string]func() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, version, err := ring.Seal(nil, benchValue, benchAdditional)
+	sealed, version, err := ring.Seal(nil, nil, benchValue, benchAdditional)
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := readVectors(t).Sealed[0] // under version 1
 	secret := [keystore.SubjectSecretSize]byte{1}
-	sealedFor, _, err := ring.SealFor(nil, benchValue, benchAdditional, &secret)
+	sealedFor, _, err := ring.SealFor(nil, nil, benchValue, benchAdditional, &secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,10 +37,10 @@ func hotPath(t testing.TB) map[string]func() {
 	dst := make([]byte, 0, 128)
 	return map[string]func(){
 		"Keyring": func() { _, _ = keys.Keyring(ctx, "default") },
-		"Seal":    func() { _, _, _ = ring.Seal(dst, benchValue, benchAdditional) },
+		"Seal":    func() { _, _, _ = ring.Seal(nil, dst, benchValue, benchAdditional) },
 		"Open":    func() { _, _ = ring.Open(dst, version, sealed, benchAdditional) },
 		"OpenOld": func() { _, _ = ring.Open(dst, old.Version, old.Sealed, old.Additional) },
-		"SealFor": func() { _, _, _ = ring.SealFor(dst, benchValue, benchAdditional, &secret) },
+		"SealFor": func() { _, _, _ = ring.SealFor(nil, dst, benchValue, benchAdditional, &secret) },
 		"OpenFor": func() { _, _ = ring.OpenFor(dst, version, sealedFor, benchAdditional, &secret) },
 		"FPE": func() {
 			block, _ := ring.FPE(1)
@@ -73,7 +73,7 @@ func BenchmarkSealForUncached(b *testing.B) {
 	b.ReportAllocs()
 	for n := uint64(1); b.Loop(); n++ {
 		binary.BigEndian.PutUint64(secret[:], n)
-		_, _, _ = ring.SealFor(dst, benchValue, benchAdditional, &secret)
+		_, _, _ = ring.SealFor(nil, dst, benchValue, benchAdditional, &secret)
 	}
 }
 
@@ -93,7 +93,7 @@ func BenchmarkKeyringParallel(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			secret, dst := [keystore.SubjectSecretSize]byte{byte(subjects.Add(1))}, make([]byte, 0, 128)
 			for pb.Next() {
-				_, _, _ = ring.SealFor(dst, benchValue, benchAdditional, &secret)
+				_, _, _ = ring.SealFor(nil, dst, benchValue, benchAdditional, &secret)
 			}
 		})
 	})
@@ -116,7 +116,7 @@ func BenchmarkSealSizes(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _, _ = ring.Seal(dst, plaintext, benchAdditional)
+				_, _, _ = ring.Seal(nil, dst, plaintext, benchAdditional)
 			}
 		})
 	}

@@ -108,11 +108,11 @@ func (k *Keyring) Uses(version uint32) uint64 {
 //
 // This is AES-256-GCM with a random nonce (NIST SP 800-38D, section 8.2.2). A
 // key seals no more than MaxUses times (section 8.3); replacing it in time is
-// up to the caller. dst and plaintext may share memory only if dst is
-// plaintext[:0]; dst and additional must share none.
+// up to the caller. nonces, unless it is nil, has the nonce; else one is drawn. dst
+// must share no memory with plaintext or additional.
 //
 // Errors: ErrTooLarge, ErrKeySpent.
-func (k *Keyring) Seal(dst, plaintext, additional []byte) (sealed []byte, version uint32, err error) {
+func (k *Keyring) Seal(nonces *Nonces, dst, plaintext, additional []byte) (sealed []byte, version uint32, err error) {
 	if len(plaintext) > MaxPlaintext {
 		return nil, 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(plaintext))
 	}
@@ -120,7 +120,7 @@ func (k *Keyring) Seal(dst, plaintext, additional []byte) (sealed []byte, versio
 	if active.key.uses.Add(1) > MaxUses {
 		return nil, 0, fmt.Errorf("%w: data key %d", ErrKeySpent, active.number)
 	}
-	sealed = active.key.aead.Seal(dst, nil, plaintext, additional)
+	sealed = active.key.aead.seal(nonces, dst, plaintext, additional)
 	runtime.KeepAlive(active.key)
 	return sealed, active.number, nil
 }
@@ -136,7 +136,7 @@ func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([
 	if !ok {
 		return nil, fmt.Errorf("%w: data key %d", ErrKeyVersion, version)
 	}
-	plaintext, err := key.aead.Open(dst, nil, sealed, additional)
+	plaintext, err := key.aead.open(dst, sealed, additional)
 	runtime.KeepAlive(key)
 	if err != nil {
 		return nil, ErrOpen

@@ -24,7 +24,7 @@ func TestSealOpen(t *testing.T) {
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			sealed, version, err := ring.Seal(slices.Clip(r.dst), r.plaintext, r.additional)
+			sealed, version, err := ring.Seal(nil, slices.Clip(r.dst), r.plaintext, r.additional)
 			if err != nil || version != 2 {
 				t.Fatalf("version %d, error %v; want version 2", version, err)
 			}
@@ -45,7 +45,7 @@ func TestSealOpen(t *testing.T) {
 func TestSealInPlace(t *testing.T) {
 	ring := vectorRing(t)
 	plaintext := append(make([]byte, 0, 64), "4111111111111111"...)
-	sealed, version, err := ring.Seal(plaintext[:0], plaintext, nil)
+	sealed, version, err := ring.Seal(nil, plaintext[:0], plaintext, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestSealIsRandom(t *testing.T) {
 	ring := vectorRing(t)
 	seen := make(map[string]bool)
 	for range 1000 {
-		sealed, _, err := ring.Seal(nil, nil, nil)
+		sealed, _, err := ring.Seal(nil, nil, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,10 +72,10 @@ func TestSealIsRandom(t *testing.T) {
 
 func TestSealTooLarge(t *testing.T) {
 	ring, plaintext := vectorRing(t), make([]byte, keystore.MaxPlaintext+1)
-	if sealed, _, err := ring.Seal(nil, plaintext, nil); !errors.Is(err, keystore.ErrTooLarge) || sealed != nil {
+	if sealed, _, err := ring.Seal(nil, nil, plaintext, nil); !errors.Is(err, keystore.ErrTooLarge) || sealed != nil {
 		t.Errorf("sealed to %d bytes, error %v; want ErrTooLarge", len(sealed), err)
 	}
-	if _, _, err := ring.Seal(nil, plaintext[1:], nil); err != nil {
+	if _, _, err := ring.Seal(nil, nil, plaintext[1:], nil); err != nil {
 		t.Errorf("MaxPlaintext bytes: error %v", err)
 	}
 }
@@ -83,7 +83,7 @@ func TestSealTooLarge(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	ring := vectorRing(t)
 	plaintext, additional := []byte("4111111111111111"), []byte("record 1")
-	sealed, version, err := ring.Seal(nil, plaintext, additional)
+	sealed, version, err := ring.Seal(nil, nil, plaintext, additional)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestKeyringConcurrently(t *testing.T) {
 					if err := ring.Unpermute(ring.Permute(&block), &block); err != nil || block != [16]byte{byte(i)} {
 						t.Fatalf("block came back as %x, error %v", block, err)
 					}
-					sealed, version, err := ring.Seal(nil, []byte("value"), nil)
+					sealed, version, err := ring.Seal(nil, nil, []byte("value"), nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -289,4 +289,41 @@ func TestKeyringConcurrently(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Nonces that are drawn together are used once each, and more are drawn when there are
+// none left; what is sealed with them opens like any other.
+func TestNonces(t *testing.T) {
+	ring := vectorRing(t)
+	nonces, random := keystore.NewNonces(3, 5)
+	if len(random) != 5 {
+		t.Fatalf("%d random bytes, want 5", len(random))
+	}
+	seen := make(map[string]bool)
+	for range 10 {
+		sealed, version, err := ring.Seal(&nonces, []byte("dst"), []byte("value"), []byte("additional"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(sealed[:3]) != "dst" || len(sealed) != 3+keystore.Overhead+5 {
+			t.Fatalf("sealed as %x", sealed)
+		}
+		if seen[string(sealed[3:15])] {
+			t.Fatal("a nonce is used twice")
+		}
+		seen[string(sealed[3:15])] = true
+		if plain, err := ring.Open(nil, version, sealed[3:], []byte("additional")); err != nil || string(plain) != "value" {
+			t.Fatalf("opened %q, %v", plain, err)
+		}
+	}
+	var secret [keystore.SubjectSecretSize]byte
+	secret[0] = 1
+	var none keystore.Nonces
+	sealed, version, err := ring.SealFor(&none, nil, []byte("value"), nil, &secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain, err := ring.OpenFor(nil, version, sealed, nil, &secret); err != nil || string(plain) != "value" {
+		t.Fatalf("opened %q, %v", plain, err)
+	}
 }

@@ -11,7 +11,7 @@
 //	go keys.Run(ctx)
 //	ring, err := keys.Keyring(ctx, "default")
 //	...
-//	sealed, version, err := ring.Seal(nil, value, additional)
+//	sealed, version, err := ring.Seal(nil, nil, value, additional)
 //	...
 //	value, err := ring.Open(nil, version, sealed, additional)
 //

@@ -168,7 +168,7 @@ func TestSealedKeysAreWiped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, version, err := ring.Seal(nil, []byte("value"), nil)
+	sealed, version, err := ring.Seal(nil, nil, []byte("value"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestNewVersion(t *testing.T) {
 			t.Errorf("%v versions %v", class, got)
 		}
 	}
-	sealed, version, err := after.Seal(nil, []byte("value"), nil)
+	sealed, version, err := after.Seal(nil, nil, []byte("value"), nil)
 	if err != nil || version != 3 {
 		t.Fatalf("sealed under %d, %v", version, err)
 	}
@@ -304,7 +304,7 @@ func TestSpentKeySealsNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, err := ring.Seal(nil, []byte("value"), nil); err != nil {
+		if _, _, err := ring.Seal(nil, nil, []byte("value"), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -312,7 +312,7 @@ func TestSpentKeySealsNoMore(t *testing.T) {
 		t.Errorf("%d uses", got)
 	}
 	for range 3 {
-		if sealed, _, err := ring.Seal(nil, []byte("value"), nil); !errors.Is(err, keystore.ErrKeySpent) || sealed != nil {
+		if sealed, _, err := ring.Seal(nil, nil, []byte("value"), nil); !errors.Is(err, keystore.ErrKeySpent) || sealed != nil {
 			t.Errorf("a spent key sealed: %v", err)
 		}
 	}

@@ -58,7 +58,7 @@ func TestKeyringPrintsNoKey(t *testing.T) {
 	if _, err := keys.Keyring(t.Context(), "default"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := ring.SealFor(nil, []byte("value"), nil, &printSecret); err != nil {
+	if _, _, err := ring.SealFor(nil, nil, []byte("value"), nil, &printSecret); err != nil {
 		t.Fatal(err)
 	}
 	fpe, err := ring.FPE(1)

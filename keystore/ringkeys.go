@@ -200,25 +200,19 @@ func (v *versions[T]) share(from versions[T], number uint32) bool {
 // dataKey is a data key. Keyring.Seal and Open use it directly: they are deep in
 // the stack of every call, where a frame less can mean that it needn't grow.
 type dataKey struct {
-	aead     cipher.AEAD
+	aead     gcm
 	subjects []byte         // the salt from which keys of subjects are derived
 	uses     *atomic.Uint64 // shared by all that this process makes of the version
 }
 
 func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, error) {
-	block, err := aes.NewCipher(key)
+	aead, wipeKey, err := newGCMKey(key)
 	if err != nil {
 		return nil, err
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, err
-	}
-	// Both in the end: on most platforms aead has a copy of block's key
-	// schedule, on some it points into block.
 	subjects := expand(key, subjectsInfo)
 	return watch(count, &dataKey{aead: aead, subjects: subjects, uses: uses}, func() {
-		wipe.Value(aead, block)
+		wipeKey()
 		clear(subjects)
 	}), nil
 }

@@ -34,7 +34,7 @@ func caching(t *testing.T) (*keystore.Keystore, *keystore.Keyring, int) {
 
 func sealFor(t *testing.T, ring *keystore.Keyring, n int) []byte {
 	t.Helper()
-	sealed, _, err := ring.SealFor(nil, []byte("value"), nil, subject(n))
+	sealed, _, err := ring.SealFor(nil, nil, []byte("value"), nil, subject(n))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestSubjectKeysConcurrently(t *testing.T) {
 		group.Go(func() {
 			for i := range 500 {
 				n := (caller + i) % 5
-				sealed, version, err := ring.SealFor(nil, []byte("value"), nil, subject(n))
+				sealed, version, err := ring.SealFor(nil, nil, []byte("value"), nil, subject(n))
 				if err != nil {
 					t.Error(err)
 					return
@@ -196,7 +196,7 @@ func TestSubjectKeysConcurrently(t *testing.T) {
 				}
 				if i%50 == 0 {
 					ring.Forget(subject(i % 3))
-					_, _, _ = ring.SealFor(nil, nil, nil, subject(10_000*caller+i))
+					_, _, _ = ring.SealFor(nil, nil, nil, nil, subject(10_000*caller+i))
 				}
 			}
 		})

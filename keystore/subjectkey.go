@@ -1,8 +1,6 @@
 package keystore
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
@@ -26,7 +24,7 @@ const (
 var errNoSecret = errors.New("keystore: a subject's secret can't be zero")
 
 // subjectKey is the key of a subject under one data key.
-type subjectKey struct{ aead cipher.AEAD }
+type subjectKey struct{ aead gcm }
 
 // SealFor is Seal under the key of a subject, the person whom the plaintext is
 // about, which is derived from the active data key and the subject's secret:
@@ -50,7 +48,7 @@ type subjectKey struct{ aead cipher.AEAD }
 // The secret must not be all zeros: that is the error of who has none.
 //
 // Errors: ErrTooLarge, ErrKeySpent.
-func (k *Keyring) SealFor(dst, plaintext, additional []byte, secret *[SubjectSecretSize]byte) (sealed []byte, version uint32, err error) {
+func (k *Keyring) SealFor(nonces *Nonces, dst, plaintext, additional []byte, secret *[SubjectSecretSize]byte) (sealed []byte, version uint32, err error) {
 	if len(plaintext) > MaxPlaintext {
 		return nil, 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(plaintext))
 	}
@@ -65,7 +63,7 @@ func (k *Keyring) SealFor(dst, plaintext, additional []byte, secret *[SubjectSec
 	if err != nil {
 		return nil, 0, err
 	}
-	sealed = key.aead.Seal(dst, nil, plaintext, additional)
+	sealed = key.aead.seal(nonces, dst, plaintext, additional)
 	runtime.KeepAlive(key)
 	return sealed, active.number, nil
 }
@@ -86,7 +84,7 @@ func (k *Keyring) OpenFor(dst []byte, version uint32, sealed, additional []byte,
 	if err != nil {
 		return nil, err
 	}
-	plaintext, err := key.aead.Open(dst, nil, sealed, additional)
+	plaintext, err := key.aead.open(dst, sealed, additional)
 	runtime.KeepAlive(key)
 	if err != nil {
 		return nil, ErrOpen
@@ -114,15 +112,11 @@ func derive(data *dataKey, secret *[SubjectSecretSize]byte, count *inMemory) (*s
 	runtime.KeepAlive(data)
 	key := expand(prk, subjectInfo)
 	defer wipe.All([][]byte{material, prk, key})
-	block, err := aes.NewCipher(key)
+	aead, wipeKey, err := newGCMKey(key)
 	if err != nil {
 		return nil, err
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, err
-	}
-	return watch(count, &subjectKey{aead}, func() { wipe.Value(aead, block) }), nil // both, as in newDataKey
+	return watch(count, &subjectKey{aead}, wipeKey), nil
 }
 
 // expand returns HKDF-Expand (RFC 5869, section 2.3) with SHA-256 for 32 bytes,

@@ -71,7 +71,7 @@ func TestSealForOpenFor(t *testing.T) {
 	ring := vectorRing(t)
 	for name, plaintext := range map[string][]byte{"a value": []byte("4111111111111111"), "nothing": nil, "64 KiB": bytes.Repeat([]byte("v"), 64<<10)} {
 		for _, dst := range [][]byte{nil, []byte("before")} {
-			sealed, version, err := ring.SealFor(slices.Clip(dst), plaintext, []byte("record 1"), &alice)
+			sealed, version, err := ring.SealFor(nil, slices.Clip(dst), plaintext, []byte("record 1"), &alice)
 			if err != nil || version != 2 || len(sealed) != len(dst)+len(plaintext)+keystore.Overhead || !bytes.HasPrefix(sealed, dst) {
 				t.Fatalf("%s: %d bytes, version %d, error %v", name, len(sealed), version, err)
 			}
@@ -86,11 +86,11 @@ func TestSealForOpenFor(t *testing.T) {
 func TestOpenForRefuses(t *testing.T) {
 	ring := vectorRing(t)
 	plaintext, additional := []byte("4111111111111111"), []byte("record 1")
-	sealed, version, err := ring.SealFor(nil, plaintext, additional, &alice)
+	sealed, version, err := ring.SealFor(nil, nil, plaintext, additional, &alice)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forNobody, _, err := ring.Seal(nil, plaintext, additional)
+	forNobody, _, err := ring.Seal(nil, nil, plaintext, additional)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestOpenForRefuses(t *testing.T) {
 // Whoever has all keys of the keyring, but not the secret, has nothing.
 func TestShredded(t *testing.T) {
 	ring, plaintext, additional := vectorRing(t), []byte("4111111111111111"), []byte("record 1")
-	sealed, version, err := ring.SealFor(nil, plaintext, additional, &alice)
+	sealed, version, err := ring.SealFor(nil, nil, plaintext, additional, &alice)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,22 +171,22 @@ func TestSealForRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sealed, _, err := ring.SealFor(nil, make([]byte, keystore.MaxPlaintext+1), nil, &alice); !errors.Is(err, keystore.ErrTooLarge) || sealed != nil {
+	if sealed, _, err := ring.SealFor(nil, nil, make([]byte, keystore.MaxPlaintext+1), nil, &alice); !errors.Is(err, keystore.ErrTooLarge) || sealed != nil {
 		t.Errorf("too much: %v", err)
 	}
-	if sealed, _, err := ring.SealFor(nil, []byte("value"), nil, new(secret)); err == nil || sealed != nil {
+	if sealed, _, err := ring.SealFor(nil, nil, []byte("value"), nil, new(secret)); err == nil || sealed != nil {
 		t.Error("sealed for who has no secret")
 	}
 	// Each call is a use of the data key, whoever it is for.
 	for _, who := range []*secret{&alice, &bob} {
-		if _, _, err := ring.SealFor(nil, []byte("value"), nil, who); err != nil {
+		if _, _, err := ring.SealFor(nil, nil, []byte("value"), nil, who); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := ring.Uses(2); got != keystore.MaxUses {
 		t.Errorf("%d uses", got)
 	}
-	if sealed, _, err := ring.SealFor(nil, []byte("value"), nil, &alice); !errors.Is(err, keystore.ErrKeySpent) || sealed != nil {
+	if sealed, _, err := ring.SealFor(nil, nil, []byte("value"), nil, &alice); !errors.Is(err, keystore.ErrKeySpent) || sealed != nil {
 		t.Errorf("a spent key sealed: %v", err)
 	}
 }

@@ -155,13 +155,26 @@ func New(cfg Config) (*Server, error) {
 	return s, checkMethods(s.grpc.GetServiceInfo())
 }
 
+// callWorkers is how many goroutines wait for calls. One that is new has a small
+// stack, which a call grows by copying it again and again; these have one that is
+// large enough. Calls beyond them get goroutines of their own.
+const callWorkers = 256
+
 // options returns what grpc itself enforces.
 func (s *Server) options(config *tls.Config) []grpc.ServerOption {
-	l := s.limits
-	return []grpc.ServerOption{
+	return append(TransportOptions(s.limits),
 		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log}),
 		grpc.ForceServerCodecV2(newLateCodec()),
+		grpc.NumStreamWorkers(callWorkers),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
+	)
+}
+
+// TransportOptions returns what grpc enforces of the limits, and how it transports
+// messages. Limits that are 0 have their defaults.
+func TransportOptions(l Limits) []grpc.ServerOption {
+	l = l.withDefaults()
+	return []grpc.ServerOption{
 		grpc.ConnectionTimeout(l.Handshake),
 		grpc.MaxRecvMsgSize(l.MessageSize),
 		grpc.MaxSendMsgSize(l.MessageSize),

@@ -95,7 +95,7 @@ func (r *reader) remove(ctx context.Context, record Record, unit *Unit) error {
 	}
 	kept := record
 	kept.State, kept.Subject = Deleted, 0
-	if err := kept.seal(r.ring, nil, nil, token, nil); err != nil {
+	if err := kept.seal(r.ring, nil, nil, nil, token, nil); err != nil {
 		return err
 	}
 	unit.Updates, unit.Claims = append(unit.Updates, Update{Old: record, New: kept}), append(unit.Claims, claims...)

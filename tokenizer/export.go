@@ -141,7 +141,7 @@ func (t *Tokenizer) Signer(ctx context.Context, namespace string, unit *Unit) (S
 	defer clear(seed)
 	_, _ = rand.Read(seed) // it never fails
 	record := Record{ID: id, Namespace: namespace, Created: t.now().UTC().Truncate(time.Second)}
-	if err := record.seal(r.ring, nil, seed, "", nil); err != nil {
+	if err := record.seal(r.ring, nil, nil, seed, "", nil); err != nil {
 		return Signer{}, err
 	}
 	unit.Records = append(unit.Records, record)

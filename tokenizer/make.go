@@ -3,7 +3,6 @@ package tokenizer
 import (
 	"context"
 	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,12 +20,23 @@ func (b *tokenizing) record(id uint64) *Record {
 	return r
 }
 
-// begin prepares for n more records.
-func (b *tokenizing) begin(n int) {
+// begin prepares for n more records, which are sealed in so many parts.
+func (b *tokenizing) begin(n, parts int) {
 	b.records = slices.Grow(b.records, n)
 	b.created = b.now.UTC().Truncate(time.Second)
-	b.checks = make([]byte, 4*n)
-	_, _ = rand.Read(b.checks) // it never fails
+	b.nonces, b.checks = keystore.NewNonces(parts, 4*n)
+}
+
+// parts is how many parts of the record of an item are sealed.
+func (it *item) parts() int {
+	n := 1 // the value
+	if len(it.labels) > 0 || it.maxUses > 0 {
+		n++ // details
+	}
+	if it.profile.shape != nil || it.req.Import != "" {
+		n++ // the token
+	}
+	return n
 }
 
 // make makes the tokens that are still missing.
@@ -36,10 +46,11 @@ func (b *tokenizing) make(ctx context.Context) error {
 			return err
 		}
 	}
-	n := 0
+	n, parts := 0, 0
 	for i := range b.items {
-		if b.items[i].open() {
+		if it := &b.items[i]; it.open() {
 			n++
+			parts += it.parts()
 		}
 	}
 	if n == 0 {
@@ -49,7 +60,7 @@ func (b *tokenizing) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.begin(n)
+	b.begin(n, parts)
 	for i := range b.items {
 		if it := &b.items[i]; it.open() {
 			if err := b.makeOne(it, id); err != nil {
@@ -77,7 +88,7 @@ func (b *tokenizing) makeOne(it *item, id uint64) error {
 	} else if token == "" {
 		token = it.result.Token // as it was drawn
 	}
-	if err := r.seal(b.ring, key, it.value, token, details{labels: it.labels}.append(nil)); err != nil {
+	if err := r.seal(b.ring, &b.nonces, key, it.value, token, details{labels: it.labels}.append(nil)); err != nil {
 		return err
 	}
 	if it.token != nil || it.known != nil || it.once != nil || it.profile.Lookup || r.Subject != 0 || !r.Expires.IsZero() {

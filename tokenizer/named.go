@@ -113,7 +113,7 @@ func (b *tokenizing) makeSubjects(ctx context.Context, names []string, probes ma
 	if b.subjects == nil {
 		b.subjects = make(map[uint64]held[*subject])
 	}
-	b.begin(len(names))
+	b.begin(len(names), len(names))
 	for i, name := range names {
 		s, err := newSubject(b.ring, b.record(first+uint64(i)), name)
 		if err != nil {

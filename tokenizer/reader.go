@@ -268,7 +268,7 @@ func (r *reader) seal(o *opened) (Record, error) {
 	}
 	plain := o.details.append(nil)
 	defer clear(plain)
-	err = renewed.seal(r.ring, key, o.value, o.token, plain)
+	err = renewed.seal(r.ring, nil, key, o.value, o.token, plain)
 	return renewed, err
 }
 

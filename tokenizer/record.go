@@ -356,21 +356,21 @@ const maxAdditional = 192
 // seal encrypts value, token and details into the record, whose header is
 // complete but for the key version, under the ring's newest data key and, if the
 // record has a subject, value and details under the subject's secret. What is
-// empty is not there.
-func (r *Record) seal(ring *keystore.Keyring, secret *secret, value []byte, token Token, details []byte) (err error) {
+// empty is not there. nonces may be nil.
+func (r *Record) seal(ring *keystore.Keyring, nonces *keystore.Nonces, secret *secret, value []byte, token Token, details []byte) (err error) {
 	r.Legacy, r.Value, r.Details, r.Token = false, nil, nil, nil
 	if len(value) > 0 {
-		if r.Value, err = r.sealPart(ring, secret, value, partValue); err != nil {
+		if r.Value, err = r.sealPart(ring, nonces, secret, value, partValue); err != nil {
 			return err
 		}
 	}
 	if len(details) > 0 {
-		if r.Details, err = r.sealPart(ring, secret, details, partDetails); err != nil {
+		if r.Details, err = r.sealPart(ring, nonces, secret, details, partDetails); err != nil {
 			return err
 		}
 	}
 	if len(token) > 0 {
-		if r.Token, err = r.sealPart(ring, nil, []byte(token), partToken); err != nil {
+		if r.Token, err = r.sealPart(ring, nonces, nil, []byte(token), partToken); err != nil {
 			return err
 		}
 	}
@@ -381,12 +381,12 @@ func (r *Record) seal(ring *keystore.Keyring, secret *secret, value []byte, toke
 }
 
 // sealPart encrypts one part.
-func (r *Record) sealPart(ring *keystore.Keyring, secret *secret, plain []byte, p part) (sealed []byte, err error) {
+func (r *Record) sealPart(ring *keystore.Keyring, nonces *keystore.Nonces, secret *secret, plain []byte, p part) (sealed []byte, err error) {
 	additional := r.additionalData(make([]byte, 0, maxAdditional), p)
 	if r.Subject != 0 && p != partToken {
-		sealed, r.KeyVersion, err = ring.SealFor(nil, plain, additional, secret)
+		sealed, r.KeyVersion, err = ring.SealFor(nonces, nil, plain, additional, secret)
 	} else {
-		sealed, r.KeyVersion, err = ring.Seal(nil, plain, additional)
+		sealed, r.KeyVersion, err = ring.Seal(nonces, nil, plain, additional)
 	}
 	return sealed, err
 }

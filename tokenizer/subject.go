@@ -42,7 +42,7 @@ func newSubject(ring *keystore.Keyring, record *Record, name string) (*subject, 
 	_, _ = rand.Read(s.secret[:]) // it never fails
 	plain := append(append(make([]byte, 0, len(s.secret)+len(name)), s.secret[:]...), name...)
 	defer clear(plain)
-	return s, record.seal(ring, nil, plain, "", nil)
+	return s, record.seal(ring, nil, nil, plain, "", nil)
 }
 
 // openSubject opens the record of a subject. One that is gone, or has no secret

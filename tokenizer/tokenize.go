@@ -143,6 +143,7 @@ type tokenizing struct {
 	probing bool                // there is something to be looked for
 	created time.Time           // of new records
 	checks  []byte              // of those to come, random
+	nonces  keystore.Nonces     // to seal them with
 	records []Record            // to be added to the unit
 	claims  []Claim             // to be added to the unit
 	named   map[string]*subject // by name

@@ -38,7 +38,7 @@ func wantSame(a, b *keystore.Keyring) error {
 // wantOpens returns an error unless b opens what a seals.
 func wantOpens(a, b *keystore.Keyring) error {
 	plaintext, additional := []byte("4111111111111111"), []byte("record 1")
-	sealed, version, err := a.Seal(nil, plaintext, additional)
+	sealed, version, err := a.Seal(nil, nil, plaintext, additional)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func wantOpens(a, b *keystore.Keyring) error {
 func wantOpensFor(a, b *keystore.Keyring) error {
 	plaintext, additional := []byte("4111111111111111"), []byte("record 1")
 	secret := [keystore.SubjectSecretSize]byte{1, 2, 3}
-	sealed, version, err := a.SealFor(nil, plaintext, additional, &secret)
+	sealed, version, err := a.SealFor(nil, nil, plaintext, additional, &secret)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func checkApart(t *testing.T, h Harness) error {
 	if err != nil {
 		return err
 	}
-	sealed, version, err := a.Seal(nil, []byte("value"), nil)
+	sealed, version, err := a.Seal(nil, nil, []byte("value"), nil)
 	if err != nil {
 		return err
 	}
@@ -328,7 +328,7 @@ func checkVersions(t *testing.T, h Harness) error {
 			return fmt.Errorf("%v versions are %v, active %d; want [3 1], active 3", class, got, after.ActiveVersion(class))
 		}
 	}
-	sealed, version, err := after.Seal(nil, []byte("value"), nil)
+	sealed, version, err := after.Seal(nil, nil, []byte("value"), nil)
 	if err != nil || version != 3 {
 		return fmt.Errorf("sealed under version %d, error %v; want version 3", version, err)
 	}
