@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -107,6 +108,9 @@ func (s *Store) run() {
 	defer close(s.done)
 	for range s.wake {
 		for {
+			// Who is ready to run, and about to come, comes along: under load that
+			// makes fewer syncs, and alone it costs nothing.
+			s.gatherGroup()
 			group, closed := s.nextGroup()
 			if len(group) > 0 {
 				s.writeGroup(group)
@@ -117,6 +121,20 @@ func (s *Store) run() {
 			}
 			break
 		}
+	}
+}
+
+// gatherGroup lets who is ready to run go first, as long as more units come by that.
+func (s *Store) gatherGroup() {
+	for before := -1; ; {
+		s.mu.Lock()
+		now := len(s.pending)
+		s.mu.Unlock()
+		if now == before || now >= maxGroup {
+			return
+		}
+		before = now
+		runtime.Gosched()
 	}
 }
 
