@@ -45,18 +45,16 @@ func newCall(ctx context.Context, name string, m method, policyHash string) *cal
 // begin forgets all but what was so from the first moment, for a call that is
 // done again.
 func (c *call) begin(ctx context.Context, name string, m method, policyHash string) {
-	address, cert := peerOf(ctx)
+	from := clientOf(ctx)
 	*c = call{method: m, event: audit.Event{
-		Time:      c.event.Time,
-		RequestID: c.event.RequestID,
-		Peer:      address,
-		Method:    name,
-		Action:    m.action,
-		Policy:    policyHash,
+		Time:        c.event.Time,
+		RequestID:   c.event.RequestID,
+		Peer:        from.address,
+		Certificate: from.fingerprint,
+		Method:      name,
+		Action:      m.action,
+		Policy:      policyHash,
 	}}
-	if cert != nil {
-		c.event.Certificate = fingerprint(cert)
-	}
 }
 
 // newRequestID returns 16 random hexadecimal digits. Nothing rests on nobody being

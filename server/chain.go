@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
@@ -151,7 +152,7 @@ func (s *Server) conclude(ctx context.Context, c *call, next func(context.Contex
 	if err == nil {
 		err = ctx.Err() // nobody waits for the answer any more
 	}
-	failed := s.commit(ctx, c, err)
+	failed := s.commit(c, err)
 	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
 		// What the unit rests on has changed since the handler looked: a key of it
 		// has been retired or replaced, or somebody else brought the same value.
@@ -163,12 +164,12 @@ func (s *Server) conclude(ctx context.Context, c *call, next func(context.Contex
 		if err == nil {
 			err = ctx.Err()
 		}
-		failed = s.commit(ctx, c, err)
+		failed = s.commit(c, err)
 	}
 	if failed != nil && !c.committed {
 		// The unit itself was refused, and nothing is recorded yet.
 		err = failed
-		failed = s.commit(ctx, c, err)
+		failed = s.commit(c, err)
 	}
 	if failed != nil {
 		return failed
@@ -201,17 +202,17 @@ func (s *Server) fresh(ctx context.Context, failed error) error {
 // nil.
 func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) error {
 	err := do()
-	failed := s.commit(ctx, c, err)
+	failed := s.commit(c, err)
 	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
 		if err = s.fresh(ctx, failed); err == nil {
 			c.again()
 			err = do()
 		}
-		failed = s.commit(ctx, c, err)
+		failed = s.commit(c, err)
 	}
 	if failed != nil && !c.committed {
 		err = failed
-		failed = s.commit(ctx, c, err)
+		failed = s.commit(c, err)
 	}
 	if failed != nil {
 		return failed
@@ -224,7 +225,7 @@ func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) erro
 //
 // Errors: tokenizer.ErrUnavailable, errAuditUnavailable, or why the store
 // refuses the unit, which is then not recorded.
-func (s *Server) commit(ctx context.Context, c *call, err error) error {
+func (s *Server) commit(c *call, err error) error {
 	var r refusal
 	if err != nil {
 		// That the keys are sealed is logged once, when they are.
@@ -236,9 +237,7 @@ func (s *Server) commit(ctx context.Context, c *call, err error) error {
 		s.log.Error("item failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", c.defect)
 	}
 	c.finish(r, err)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Commit)
-	defer cancel()
-	_, failed := s.audit.Commit(ctx, c.unit, &c.event)
+	_, failed := s.audit.Commit(s.commits.context(), c.unit, &c.event)
 	for _, unit := range unitErrors {
 		if errors.Is(failed, unit) {
 			return failed
@@ -277,8 +276,7 @@ func (s *Server) end(ctx context.Context, name string, next func(context.Context
 // identify finds out who calls.
 func (s *Server) identify(ctx context.Context, _ string, next func(context.Context) error) error {
 	c := callFrom(ctx)
-	_, cert := peerOf(ctx)
-	caller, err := callerOf(cert, s.allowCommonName)
+	caller, err := clientOf(ctx).name(time.Now())
 	if err != nil {
 		c.event.Decision = audit.Deny
 		return err
@@ -307,7 +305,7 @@ func (s *Server) authorize(ctx context.Context, _ string, next func(context.Cont
 	}
 	if c.method.endless {
 		// It may never end; it is recorded before anything is sent.
-		if err := s.commit(ctx, c, nil); err != nil {
+		if err := s.commit(c, nil); err != nil {
 			return err
 		}
 	}
@@ -319,7 +317,7 @@ func (s *Server) limit(ctx context.Context, name string, next func(context.Conte
 	if m := methods[name]; m.endless || m.stream {
 		return next(ctx)
 	}
-	ctx, cancel := context.WithDeadline(ctx, callFrom(ctx).event.Time.Add(s.limits.Deadline)) // however often it is done again
-	defer cancel()
-	return next(ctx)
+	bounded := &boundedContext{Context: ctx, deadline: callFrom(ctx).event.Time.Add(s.limits.Deadline)} // however often it is done again
+	defer bounded.end()
+	return next(bounded)
 }

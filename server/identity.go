@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"net"
 	"strings"
 	"time"
 
@@ -30,10 +31,9 @@ var errNoIdentity = errors.New("server: the client certificate names no caller")
 // DNS name is malformed or ambiguous is refused; it doesn't fall through to
 // the next.
 func callerOf(cert *x509.Certificate, allowCommonName bool) (string, error) {
-	// The handshake has seen to most of this, but a connection may outlast its
-	// certificate; and X.509-SVID, section 5.1, keeps authorities from being
-	// callers.
-	if cert == nil || cert.IsCA || time.Now().After(cert.NotAfter) {
+	// The handshake has seen to most of this; and X.509-SVID, section 5.1, keeps
+	// authorities from being callers.
+	if cert == nil || cert.IsCA {
 		return "", errNoIdentity
 	}
 	var spiffe string
@@ -65,19 +65,46 @@ func fingerprint(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// peerOf returns the address and the verified certificate of the client. The
-// certificate is nil if there is none, which the TLS configuration rules out.
-func peerOf(ctx context.Context) (address string, cert *x509.Certificate) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return "", nil
+// client is who is at the other end of a connection. It is found out once, at the
+// handshake.
+type client struct {
+	credentials.TLSInfo
+	address     string
+	fingerprint string // "" without a certificate, which the TLS configuration rules out
+	caller      string
+	unnamed     error     // why the certificate names nobody
+	until       time.Time // when the certificate expires
+}
+
+// newClient looks at what a handshake has found out.
+func newClient(address net.Addr, info credentials.TLSInfo, allowCommonName bool) *client {
+	c := &client{TLSInfo: info, address: address.String()}
+	var cert *x509.Certificate
+	if len(info.State.VerifiedChains) > 0 {
+		cert = info.State.VerifiedChains[0][0]
+		c.fingerprint, c.until = fingerprint(cert), cert.NotAfter
 	}
-	if p.Addr != nil {
-		address = p.Addr.String()
+	c.caller, c.unnamed = callerOf(cert, allowCommonName)
+	return c
+}
+
+// name returns the caller's identity. A connection may outlast its certificate.
+func (c *client) name(now time.Time) (string, error) {
+	if c.unnamed == nil && now.After(c.until) {
+		return "", errNoIdentity
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 {
-		return address, nil
+	return c.caller, c.unnamed
+}
+
+// nobody is at the other end of what is no connection of ours.
+var nobody = &client{unnamed: errNoIdentity}
+
+// clientOf returns who is at the other end.
+func clientOf(ctx context.Context) *client {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c, ok := p.AuthInfo.(*client); ok {
+			return c
+		}
 	}
-	return address, info.State.VerifiedChains[0][0]
+	return nobody
 }

@@ -114,6 +114,7 @@ type Server struct {
 	audit           *audit.Log
 	log             *slog.Logger
 	limits          Limits
+	commits         bound // how long they may take
 	allowCommonName bool
 
 	inFlight   atomic.Int64
@@ -144,6 +145,7 @@ func New(cfg Config) (*Server, error) {
 			{name: "audit", check: func(context.Context) error { return cfg.Segments.Check() }},
 		}),
 	}
+	s.commits.time = s.limits.Commit
 	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
 	service := &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy, server: s}
 	services := lateDecoder{s.grpc, newLateCodec()}
@@ -163,7 +165,7 @@ const callWorkers = 256
 // options returns what grpc itself enforces.
 func (s *Server) options(config *tls.Config) []grpc.ServerOption {
 	return append(TransportOptions(s.limits),
-		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log}),
+		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log, s.allowCommonName}),
 		grpc.ForceServerCodecV2(newLateCodec()),
 		grpc.NumStreamWorkers(callWorkers),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
@@ -209,14 +211,18 @@ func checkTLS(config *tls.Config) error {
 // record.
 type loggedHandshakes struct {
 	credentials.TransportCredentials
-	log *slog.Logger
+	log             *slog.Logger
+	allowCommonName bool
 }
 
-// ServerHandshake does the handshake.
+// ServerHandshake does the handshake, and finds out who the client is.
 func (h loggedHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := h.TransportCredentials.ServerHandshake(conn)
 	if err != nil {
 		h.log.Warn("TLS handshake refused", "peer", conn.RemoteAddr().String(), "reason", handshakeFault(err))
+	}
+	if found, ok := info.(credentials.TLSInfo); ok {
+		info = newClient(conn.RemoteAddr(), found, h.allowCommonName)
 	}
 	return secured, info, err
 }
@@ -241,7 +247,7 @@ func handshakeFault(err error) string {
 
 // Clone is part of the interface.
 func (h loggedHandshakes) Clone() credentials.TransportCredentials {
-	return loggedHandshakes{h.TransportCredentials.Clone(), h.log}
+	return loggedHandshakes{h.TransportCredentials.Clone(), h.log, h.allowCommonName}
 }
 
 // Serve answers calls on the listener until ctx ends, then drains: health says
