@@ -11,8 +11,9 @@ package tokenizer
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/coatcheck/coatcheck/keystore"
@@ -146,5 +147,7 @@ func (t *Tokenizer) digest(ctx context.Context, namespace, label string, content
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("a%d:%x", version, sum[:16]), nil
+	var buf [1 + 10 + 1 + 32]byte
+	text := strconv.AppendUint(append(buf[:0], 'a'), uint64(version), 10)
+	return string(hex.AppendEncode(append(text, ':'), sum[:16])), nil
 }

@@ -21,7 +21,7 @@ import (
 // one of them, or in the file, or for a moment in both.
 
 const (
-	layerSize = 8 << 20                // of a layer that is worth a transaction
+	layerSize = 24 << 20               // of a layer that is worth a transaction
 	layerAge  = 500 * time.Millisecond // after which it is written in any case
 	pauseFull = time.Second            // after a transaction that failed
 )

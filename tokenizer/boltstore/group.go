@@ -52,7 +52,7 @@ func (g *txGroup) settle(unit tokenizer.Unit) (tokenizer.Outcome, error) {
 	}
 	body, err := eventBody(unit, outcome)
 	if err != nil {
-		g.records.forget(plan.inserts)
+		g.records.forget(plan.inserts, len(unit.Records))
 		return tokenizer.Outcome{}, err
 	}
 	g.apply(&unit, plan)

@@ -13,8 +13,16 @@ type txRecords struct {
 	begun   bool
 	highest uint64 // id, when it was begun
 	inserts []insert
-	ids     map[uint64]struct{} // of inserts
+	ids     map[uint64]struct{} // of inserts, but for
+	runs    []run               // those of units that bring many
 }
+
+// run is a number of ids, one behind the other.
+type run struct{ first, last uint64 }
+
+// manyInserts is from how many records on a unit is taken to bring runs of ids, as
+// they are reserved: a map of them would cost more than all else about them.
+const manyInserts = 16
 
 // insert is a new record in its stored form.
 type insert struct {
@@ -37,15 +45,37 @@ func (t *txRecords) ready() {
 
 // taken says whether there is a record with the id.
 func (t *txRecords) taken(id uint64) bool {
-	if _, inserted := t.ids[id]; inserted {
+	if t.inserted(id) {
 		return true
 	}
 	return id <= t.highest && t.bucket.Get(idKey(id)) != nil
 }
 
+// inserted says whether a unit of the group inserts the id.
+func (t *txRecords) inserted(id uint64) bool {
+	for i := len(t.runs) - 1; i >= 0; i-- {
+		if r := &t.runs[i]; r.first <= id && id <= r.last {
+			return true
+		}
+	}
+	_, inserted := t.ids[id]
+	return inserted
+}
+
+// insert notes an id of a unit that brings n records.
+func (t *txRecords) insert(id uint64, n int) {
+	if n < manyInserts {
+		t.ids[id] = struct{}{}
+	} else if k := len(t.runs) - 1; k >= 0 && t.runs[k].last+1 == id {
+		t.runs[k].last = id
+	} else {
+		t.runs = append(t.runs, run{id, id})
+	}
+}
+
 // stored returns the record with the id as units before have left it.
 func (t *txRecords) stored(id uint64) []byte {
-	if _, inserted := t.ids[id]; inserted {
+	if t.inserted(id) {
 		for i := range t.inserts {
 			t.bucket.set(idKey(t.inserts[i].id), t.inserts[i].stored)
 		}
@@ -54,10 +84,20 @@ func (t *txRecords) stored(id uint64) []byte {
 	return t.bucket.Get(idKey(id))
 }
 
-// forget frees the ids of records that won't be inserted after all.
-func (t *txRecords) forget(inserts []insert) {
-	for i := range inserts {
-		delete(t.ids, inserts[i].id)
+// forget frees the ids of the latest unit, which brought n records and whose inserts
+// won't be after all.
+func (t *txRecords) forget(inserts []insert, n int) {
+	if n < manyInserts {
+		for i := range inserts {
+			delete(t.ids, inserts[i].id)
+		}
+		return
+	}
+	for i := len(inserts) - 1; i >= 0; i-- { // they were noted last
+		k := len(t.runs) - 1
+		if t.runs[k].last--; t.runs[k].last < t.runs[k].first {
+			t.runs = t.runs[:k]
+		}
 	}
 }
 
@@ -83,7 +123,7 @@ func (g *txGroup) checkInserts(records []tokenizer.Record) (inserts []insert, er
 	g.records.ready()
 	defer func() {
 		if err != nil {
-			g.records.forget(inserts)
+			g.records.forget(inserts, len(records))
 		}
 	}()
 	size := 0
@@ -108,7 +148,7 @@ func (g *txGroup) checkInserts(records []tokenizer.Record) (inserts []insert, er
 		if err := home.usable(r); err != nil {
 			return inserts, err
 		}
-		g.records.ids[r.ID] = struct{}{}
+		g.records.insert(r.ID, len(records))
 		inserts = append(inserts, insert{r.ID, forms[start:len(forms):len(forms)], home, r.Ciphertexts()})
 	}
 	return inserts, nil

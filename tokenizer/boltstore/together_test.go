@@ -127,3 +127,55 @@ func TestUnitsSeeEachOther(t *testing.T) {
 		}
 	}
 }
+
+// Ids of units that bring many records are taken once too, within a frame; those of a
+// unit that failed are free again.
+func TestManyInsertsInAFrame(t *testing.T) {
+	ctx, h := context.Background(), openHeld(t)
+	const n = 3 * manyInserts
+	id, err := h.ReserveIDs(ctx, 4*n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := tokenizer.Unit{Keys: []keystore.WrappedKey{key(keystore.Data, 1), key(keystore.Token, 1)}}
+	from := func(first uint64, count int) (unit tokenizer.Unit) {
+		for i := range uint64(count) {
+			unit.Records = append(unit.Records, tokenizer.Record{
+				ID: first + i, Namespace: "default", Profile: "card", Created: time.Unix(1, 0).UTC(), KeyVersion: 1, TokenVersion: 1, Value: []byte("sealed"),
+			})
+		}
+		return unit
+	}
+	failing := from(id+n, n)
+	failing.Claims = []tokenizer.Claim{{Key: []byte("nothing"), Old: []byte("v"), New: []byte("w")}}
+	overlapping := from(id+2*n-5, n) // fails in its middle
+	backwards := from(id+3*n, n)
+	for i := range n / 2 {
+		backwards.Records[i], backwards.Records[n-1-i] = backwards.Records[n-1-i], backwards.Records[i]
+	}
+	updated := from(id, 1).Records[0]
+	updated.Uses = 1
+	taken := tokenizer.ErrIDTaken
+	h.commitTogether(t, []settled{
+		{keys, nil},
+		{from(id, n), nil},
+		{failing, tokenizer.ErrConflict},
+		{from(id+n, n), nil}, // which are those of the one that failed
+		{from(id+n-1, manyInserts), taken},
+		{overlapping, taken},
+		{from(id+2*n, 3), nil},
+		{from(id+2*n+1, 1), taken},
+		{from(id+2*n+1, manyInserts), taken},
+		{from(id+2*n+3, n-3), nil},
+		{backwards, nil},
+		{from(id+4*n-1, 1), taken},
+		{tokenizer.Unit{Updates: []tokenizer.Update{{Old: from(id, 1).Records[0], New: updated}}}, nil},
+	})
+	scanned, err := h.Scan(ctx, "default", "card", 0, 10*n)
+	if err != nil || len(scanned.IDs) != 4*n {
+		t.Errorf("%d records, %v; want %d", len(scanned.IDs), err, 4*n)
+	}
+	if profiles, err := h.Profiles(ctx, "default"); err != nil || profiles["card"] != 4*n {
+		t.Errorf("profiles %v, %v", profiles, err)
+	}
+}
