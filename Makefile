@@ -15,7 +15,7 @@ CHECKERS := bin/buf bin/staticcheck bin/govulncheck
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: run build test soak check generate release-api tools clean help
+.PHONY: run build test soak check bench-compare generate release-api tools clean help
 
 run: build ## Build, then serve a development instance from .coatcheck/
 	bin/coatcheck dev $(ARGS)
@@ -33,6 +33,13 @@ soak: ## Run the long versions of the tests: crashes, canaries, a million tokens
 check: $(CHECKERS) $(PLUGINS) ## Run every static check: format, lint, API, generated code, modules, links
 	.ci/check
 
+# Arguments for `make bench-compare`, as in: make bench-compare BASE=v1.0.0 BENCH=Seal
+BASE  ?= HEAD~1
+BENCH ?= .
+
+bench-compare: bin/benchstat ## Run the benchmarks here and at BASE in turn, and compare them
+	.ci/bench-compare "$(BASE)" "$(BENCH)"
+
 generate: bin/buf $(PLUGINS) ## Generate gen/ from proto/
 	bin/buf generate
 
@@ -46,7 +53,7 @@ clean: ## Remove bin/ (never .coatcheck/, which holds keys)
 	rm -rf bin
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # The API as one descriptor set, for clients that load it when they run.
 bin/coatcheck.binpb: $(PROTOS) buf.yaml | bin/buf
@@ -60,6 +67,8 @@ bin/staticcheck:        MODULE = tools
 bin/staticcheck:        PACKAGE = honnef.co/go/tools/cmd/staticcheck
 bin/govulncheck:        MODULE = tools
 bin/govulncheck:        PACKAGE = golang.org/x/vuln/cmd/govulncheck
+bin/benchstat:          MODULE = tools
+bin/benchstat:          PACKAGE = golang.org/x/perf/cmd/benchstat
 bin/protoc-gen-go:      MODULE = plugins
 bin/protoc-gen-go:      PACKAGE = google.golang.org/protobuf/cmd/protoc-gen-go
 bin/protoc-gen-go-grpc: MODULE = plugins
@@ -67,8 +76,8 @@ bin/protoc-gen-go-grpc: PACKAGE = google.golang.org/grpc/cmd/protoc-gen-go-grpc
 bin/grpcurl:            MODULE = grpcurl
 bin/grpcurl:            PACKAGE = github.com/fullstorydev/grpcurl/cmd/grpcurl
 
-$(CHECKERS):  .ci/tools/go.mod   .ci/tools/go.sum
+$(CHECKERS) bin/benchstat: .ci/tools/go.mod .ci/tools/go.sum
 $(PLUGINS):   .ci/plugins/go.mod .ci/plugins/go.sum
 bin/grpcurl:  .ci/grpcurl/go.mod .ci/grpcurl/go.sum
-$(CHECKERS) $(PLUGINS) bin/grpcurl:
+$(CHECKERS) $(PLUGINS) bin/benchstat bin/grpcurl:
 	cd .ci/$(MODULE) && CGO_ENABLED=0 go build -trimpath -o ../../$@ $(PACKAGE)

@@ -127,8 +127,8 @@ func (k *Keyring) Seal(nonces *Nonces, dst, plaintext, additional []byte) (seale
 
 // Open decrypts what Seal returned, under the data key of the version, and
 // appends the plaintext to dst. additional must be what Seal was given. After
-// an error nothing of the plaintext is in dst. dst and sealed may share memory
-// only if dst is sealed[:0]; dst and additional must share none.
+// an error nothing of the plaintext is in dst. dst must share no memory with sealed
+// or additional.
 //
 // Errors: ErrKeyVersion, ErrOpen.
 func (k *Keyring) Open(dst []byte, version uint32, sealed, additional []byte) ([]byte, error) {

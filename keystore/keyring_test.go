@@ -42,19 +42,6 @@ func TestSealOpen(t *testing.T) {
 	}
 }
 
-func TestSealInPlace(t *testing.T) {
-	ring := vectorRing(t)
-	plaintext := append(make([]byte, 0, 64), "4111111111111111"...)
-	sealed, version, err := ring.Seal(nil, plaintext[:0], plaintext, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opened, err := ring.Open(sealed[:0], version, sealed, nil)
-	if err != nil || string(opened) != "4111111111111111" {
-		t.Errorf("opened to %q, error %v", opened, err)
-	}
-}
-
 func TestSealIsRandom(t *testing.T) {
 	ring := vectorRing(t)
 	seen := make(map[string]bool)

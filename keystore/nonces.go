@@ -38,51 +38,55 @@ func (n *Nonces) next() []byte {
 // gcm is AES-256-GCM with random nonces (NIST SP 800-38D, section 8.2.2):
 //
 //	nonce(12) ciphertext tag(16)
+//
+// In FIPS 140 mode the module has to draw the nonces, so there it does; its source of
+// random numbers doesn't ask the system each time. Else they are drawn together.
 type gcm struct {
-	random cipher.AEAD // draws nonces itself
-	given  cipher.AEAD // takes them; nil in FIPS 140 mode, which demands the other
+	aead    cipher.AEAD
+	drawing bool // aead draws nonces, and puts them in front
 }
 
-func newGCM(block cipher.Block) (g gcm, err error) {
-	if g.random, err = cipher.NewGCMWithRandomNonce(block); err != nil || fips140.Enabled() {
-		return g, err
-	}
-	g.given, err = cipher.NewGCM(block)
-	return g, err
-}
-
-// newGCMKey is newGCM for a key.
-func newGCMKey(key []byte) (g gcm, clear func(), err error) {
+func newGCM(key []byte) (g gcm, clear func(), err error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return g, nil, err
 	}
-	if g, err = newGCM(block); err != nil {
+	if g.drawing = fips140.Enabled(); g.drawing {
+		g.aead, err = cipher.NewGCMWithRandomNonce(block)
+	} else {
+		g.aead, err = cipher.NewGCM(block)
+	}
+	if err != nil {
 		return g, nil, err
 	}
-	// All in the end: on most platforms an AEAD has a copy of block's key schedule,
-	// on some it points into block.
-	return g, func() {
-		wipe.Value(g.random, block)
-		if g.given != nil {
-			wipe.Value(g.given, block)
-		}
-	}, nil
+	// Both in the end: on most platforms aead has a copy of block's key schedule, on
+	// some it points into block.
+	return g, func() { wipe.Value(g.aead, block) }, nil
 }
 
 // seal appends what plaintext is sealed as.
 func (g *gcm) seal(nonces *Nonces, dst, plaintext, additional []byte) []byte {
-	if nonces == nil || g.given == nil {
-		return g.random.Seal(dst, nil, plaintext, additional)
+	if g.drawing {
+		return g.aead.Seal(dst, nil, plaintext, additional)
+	}
+	var own Nonces
+	if nonces == nil {
+		nonces = &own
 	}
 	nonce := nonces.next()
 	if dst == nil {
 		dst = make([]byte, 0, Overhead+len(plaintext))
 	}
-	return g.given.Seal(append(dst, nonce...), nonce, plaintext, additional)
+	return g.aead.Seal(append(dst, nonce...), nonce, plaintext, additional)
 }
 
 // open appends what was sealed.
 func (g *gcm) open(dst, sealed, additional []byte) ([]byte, error) {
-	return g.random.Open(dst, nil, sealed, additional)
+	if g.drawing {
+		return g.aead.Open(dst, nil, sealed, additional)
+	}
+	if len(sealed) < Overhead {
+		return nil, ErrOpen
+	}
+	return g.aead.Open(dst, sealed[:nonceSize], sealed[nonceSize:], additional)
 }

@@ -206,7 +206,7 @@ type dataKey struct {
 }
 
 func newDataKey(key []byte, uses *atomic.Uint64, count *inMemory) (*dataKey, error) {
-	aead, wipeKey, err := newGCMKey(key)
+	aead, wipeKey, err := newGCM(key)
 	if err != nil {
 		return nil, err
 	}

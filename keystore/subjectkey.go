@@ -112,7 +112,7 @@ func derive(data *dataKey, secret *[SubjectSecretSize]byte, count *inMemory) (*s
 	runtime.KeepAlive(data)
 	key := expand(prk, subjectInfo)
 	defer wipe.All([][]byte{material, prk, key})
-	aead, wipeKey, err := newGCMKey(key)
+	aead, wipeKey, err := newGCM(key)
 	if err != nil {
 		return nil, err
 	}

@@ -87,6 +87,9 @@ func (b *benchmark) prepare() error {
 	case b.Subject && b.Profile == "fpe":
 		return usageError{errors.New("--subject has no meaning with fpe, which stores nothing")}
 	}
+	if missing := b.server.Missing(); b.target != "" && len(missing) > 0 {
+		return usageError{fmt.Errorf("--target needs %s", strings.Join(missing, ", "))}
+	}
 	for _, w := range bench.Workloads() {
 		if only.MatchString(fmt.Sprintf("%s-%d", w.Name, w.InFlight)) || only.MatchString(w.Name) {
 			b.Workloads = append(b.Workloads, w)
@@ -162,9 +165,6 @@ func (b *benchmark) dial(address, certs string) (*bench.Client, error) {
 
 // dialTarget connects to the server that is named.
 func (b *benchmark) dialTarget() (*bench.Client, error) {
-	if missing := b.server.Missing(); len(missing) > 0 {
-		return nil, usageError{fmt.Errorf("--target needs %s", strings.Join(missing, ", "))}
-	}
 	b.server.Address = b.target
 	return b.connect(b.server, b.server)
 }
