@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+)
+
+// limited makes an instance with limits.
+func limited(t *testing.T, limits string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "instance")
+	start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0").terminate(t)
+	setPolicy(t, dir)
+	edit(t, filepath.Join(dir, "coatcheck.yaml"), "store:\n", "  limits: "+limits+"\n\nstore:\n")
+	return dir
+}
+
+// Many times more clients than there may be calls: who is let in is answered, the rest
+// are told to come again, and when; no token that was acknowledged is lost, memory
+// stays what it was, and once the load is over calls go through at once.
+func TestOverload(t *testing.T) {
+	clients, lasts := 1000, 1500*time.Millisecond
+	if soak() {
+		lasts = 30 * time.Second
+	}
+	dir := limited(t, "{in_flight: 100}")
+	p := start(t, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+	tokens := &ledger{values: make(map[string]string)}
+	var refused, slowest atomic.Int64
+	ctx, end := context.WithTimeout(t.Context(), lasts)
+	defer end()
+	var conns []coatcheckv1.TokenizationServiceClient
+	for range 8 {
+		conns = append(conns, coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "checkout")))
+	}
+	var wg sync.WaitGroup
+	for n := range clients {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				profile, value := randomValue()
+				began := time.Now()
+				resp, err := conns[n%len(conns)].Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: profile, Value: value})
+				switch status.Code(err) {
+				case codes.OK:
+					tokens.add(t, resp.GetToken(), value)
+					if took := int64(time.Since(began)); took > slowest.Load() {
+						slowest.Store(took)
+					}
+				case codes.ResourceExhausted:
+					refused.Add(1)
+					wait := retryAfter(err)
+					if wait <= 0 {
+						t.Errorf("refused without saying when to come again: %v", err)
+						return
+					}
+					time.Sleep(wait / 10) // sooner than we were told
+				default:
+					t.Errorf("neither answered nor told to come again: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if refused.Load() == 0 || len(tokens.values) == 0 {
+		t.Fatalf("%d calls refused, %d tokens: no overload", refused.Load(), len(tokens.values))
+	}
+	// It is over: calls go through again, without a retry.
+	began := time.Now()
+	for range 20 {
+		if _, err := conns[0].Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "after"}); err != nil {
+			t.Fatalf("after the load: %v", err)
+		}
+	}
+	after := time.Since(began)
+	verifyTokens(t, p, dir, tokens, tokens.fresh)
+	t.Logf("%d clients: %d tokens, the slowest after %v, and %d refusals; 20 calls after it took %v",
+		clients, len(tokens.values), time.Duration(slowest.Load()).Round(time.Millisecond), refused.Load(), after.Round(time.Millisecond))
+	if code := p.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// retryAfter returns when a refusal says to come again, 0 if it doesn't.
+func retryAfter(err error) time.Duration {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
+}
+
+// residentMiB returns how much memory of its own a process has in RAM; it skips the test
+// where that can't be told.
+func residentMiB(t *testing.T, p *process) int64 {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Process.Pid), "status"))
+	if err != nil {
+		t.Skipf("no /proc: %v", err)
+	}
+	for line := range strings.Lines(string(content)) {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib >> 10
+		}
+	}
+	t.Skip("the kernel doesn't tell RssAnon")
+	return 0
+}
+
+// Clients that ask for large values on streams and never read them: what the server has
+// in memory for each is bounded, and others are served meanwhile.
+func TestClientsThatNeverRead(t *testing.T) {
+	dir := limited(t, "{}")
+	p := start(t, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+	c := p.callers(t, dir)
+	large := strings.Repeat("x", 60_000)
+	made, err := c.checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: large})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const streams, asked = 20, 3000 // 180 MB for each
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	var wg sync.WaitGroup
+	for range streams {
+		stream, err := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "payments")).StreamDetokenize(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for range asked { // until flow control holds it
+				if stream.Send(&coatcheckv1.StreamDetokenizeRequest{
+					Request: &coatcheckv1.DetokenizeRequest{Token: made.GetToken(), Purpose: "support"},
+				}) != nil {
+					return
+				}
+			}
+		})
+	}
+	most := int64(0)
+	for range 20 {
+		if _, err := c.checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "meanwhile"}); err != nil {
+			t.Fatalf("meanwhile: %v", err)
+		}
+		most = max(most, residentMiB(t, p))
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("%d streams that nobody reads: %d MiB", streams, most)
+	if most > 1024 { // of 3,600 that they have asked for; the race detector takes its part
+		t.Errorf("%d MiB for %d streams that nobody reads", most, streams)
+	}
+	end()
+	wg.Wait()
+}
+
+// Headers that are too large end the call, not the server.
+func TestHugeHeaders(t *testing.T) {
+	dir := limited(t, "{}")
+	p := start(t, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+	c := p.callers(t, dir)
+	for range 20 {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "x-large", strings.Repeat("h", 1<<20))
+		if _, err := c.checkout.Tokenize(ctx, &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err == nil {
+			t.Fatal("headers of a MiB are taken")
+		}
+	}
+	if _, err := c.checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}
