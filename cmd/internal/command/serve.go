@@ -1,14 +1,12 @@
 package command
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -17,19 +15,6 @@ import (
 	"github.com/coatcheck/coatcheck/cmd/internal/service"
 	"github.com/coatcheck/coatcheck/keystore/local"
 )
-
-// gcPercent is how much garbage a server may have beside what is in use, in percent
-// of that. It has some MiB in use, whatever the store holds, so with the usual 100 it
-// would collect dozens of times a second. The variable GOGC takes its place.
-const gcPercent = 400
-
-// serve serves. It sets how often garbage is collected for the whole process.
-func (e Env) serve(ctx context.Context, o service.Options) error {
-	if e.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	return service.Run(ctx, o)
-}
 
 // options returns what a service needs to run with the configuration.
 func (e Env) options(c *config.Config) service.Options {
@@ -54,7 +39,8 @@ func serveCommand(env Env) *cobra.Command {
 			}
 			o := env.options(c)
 			o.Wait = wait
-			return env.serve(cmd.Context(), o)
+			tuneGC(env.Getenv)
+			return service.Run(cmd.Context(), o)
 		},
 	}
 	requireConfig(cmd, &path)
@@ -162,7 +148,8 @@ func devCommand(env Env) *cobra.Command {
 			if made || cmd.Flags().Changed("listen") {
 				c.Server.Listen = listen
 			}
-			return env.serve(cmd.Context(), env.options(c))
+			tuneGC(env.Getenv)
+			return service.Run(cmd.Context(), env.options(c))
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", ".coatcheck", "where everything is kept")
