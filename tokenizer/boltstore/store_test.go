@@ -124,12 +124,14 @@ func edit(t *testing.T, s *Store, bucket, key []byte, change func([]byte) []byte
 // closeChecked has bbolt check its file for consistency, then closes it.
 func closeChecked(t *testing.T, s *Store) {
 	t.Helper()
+	s.file <- struct{}{} // bbolt can't check while somebody writes
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		for err := range tx.Check() {
 			t.Errorf("bbolt: %v", err)
 		}
 		return nil
 	})
+	<-s.file
 	if err != nil && !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		t.Error(err)
 	}
