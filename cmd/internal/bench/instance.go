@@ -108,10 +108,13 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// Resident returns how much memory of its own the process has in RAM, in bytes,
-// without what it shares with files; 0 if that can't be told here.
-func (p *Process) Resident() (bytes int64) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+// Resident returns how much memory of its own the process has in RAM.
+func (p *Process) Resident() (bytes int64) { return Resident(p.cmd.Process.Pid) }
+
+// Resident returns how much memory of its own a process has in RAM, in bytes, without
+// what it shares with files; 0 if that can't be told here.
+func Resident(pid int) (bytes int64) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}

@@ -119,8 +119,10 @@ func prepare(ctx context.Context, c *Client, o Options) (*load, error) {
 }
 
 // newValue returns a card number that no other call has.
-func (l *load) newValue() string {
-	n := l.next.Add(1)
+func (l *load) newValue() string { return CardNumber(l.next.Add(1)) }
+
+// CardNumber returns the n-th of the card numbers of 16 digits that begin with a 4.
+func CardNumber(n uint64) string {
 	digits := []byte("4000000000000000")
 	for at := 14; n > 0 && at > 0; at, n = at-1, n/10 {
 		digits[at] = byte('0' + n%10)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/coatcheck/coatcheck/cmd/internal/bench"
 	"github.com/coatcheck/coatcheck/cmd/internal/config"
 	"github.com/coatcheck/coatcheck/cmd/internal/devkit"
 	"github.com/coatcheck/coatcheck/cmd/internal/service"
@@ -303,22 +304,7 @@ func (p *proxy) cut() {
 func cards(n int) []string {
 	list := make([]string, n)
 	for i := range list {
-		digits := []byte("4000000000000000")
-		for at, rest := 14, i; rest > 0; at, rest = at-1, rest/10 {
-			digits[at] = byte('0' + rest%10)
-		}
-		sum := 0
-		for at, d := range digits[:15] {
-			v := int(d - '0')
-			if at%2 == 0 {
-				if v *= 2; v > 9 {
-					v -= 9
-				}
-			}
-			sum += v
-		}
-		digits[15] = byte('0' + (10-sum%10)%10)
-		list[i] = string(digits)
+		list[i] = bench.CardNumber(uint64(i))
 	}
 	return list
 }

@@ -50,6 +50,18 @@ func bracketed(t testing.TB, text string, o Options) (out, rejects string) {
 	return out, rejects
 }
 
+// wantBracketed fails the test unless bracketed returns what is wanted.
+func wantBracketed(t *testing.T, text string, o Options, wantOut, wantRejects string) {
+	t.Helper()
+	out, rejects := bracketed(t, text, o)
+	if out != wantOut {
+		t.Errorf("out:\n%s\nwant:\n%s", out, wantOut)
+	}
+	if rejects != wantRejects {
+		t.Errorf("rejects:\n%s\nwant:\n%s", rejects, wantRejects)
+	}
+}
+
 const errorColumns = ",error_line,error_field,error_code,error_reason,error_message\n"
 
 func TestRows(t *testing.T) {
@@ -97,13 +109,7 @@ func TestRows(t *testing.T) {
 			LineField + errorColumns + "\xff,4,,C,R,a field is not valid UTF-8\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, rejects := bracketed(t, row.in, row.o)
-			if out != row.want {
-				t.Errorf("out:\n%s\nwant:\n%s", out, row.want)
-			}
-			if rejects != row.rejects {
-				t.Errorf("rejects:\n%s\nwant:\n%s", rejects, row.rejects)
-			}
+			wantBracketed(t, row.in, row.o, row.want, row.rejects)
 		})
 	}
 }
@@ -145,13 +151,7 @@ func TestRejectedRows(t *testing.T) {
 				`{"error_line":5,"error_field":"a","error_code":"C","error_reason":"R","error_message":"why","a":3,"error_line":7,"error_field":"","error_code":"C","error_reason":"R","error_message":"is not a rejected row: its last members are not error_line, error_field, error_code, error_reason, error_message"}` + "\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, rejects := bracketed(t, row.in, row.o)
-			if out != row.want {
-				t.Errorf("out:\n%s\nwant:\n%s", out, row.want)
-			}
-			if rejects != row.rejects {
-				t.Errorf("rejects:\n%s\nwant:\n%s", rejects, row.rejects)
-			}
+			wantBracketed(t, row.in, row.o, row.want, row.rejects)
 		})
 	}
 }
@@ -179,10 +179,7 @@ func TestRejectedRowsThatAreNotTakenForSuch(t *testing.T) {
 			"1,2,3,1,,C,R,didn't parse; whoever repairs it empties its error_reason\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, rejects := bracketed(t, row.in, row.o)
-			if out != row.want || rejects != row.rejects {
-				t.Errorf("out:\n%s\nwant:\n%s\nrejects:\n%s\nwant:\n%s", out, row.want, rejects, row.rejects)
-			}
+			wantBracketed(t, row.in, row.o, row.want, row.rejects)
 		})
 	}
 }
