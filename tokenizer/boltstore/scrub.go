@@ -69,8 +69,15 @@ type storeFile interface {
 // and disks keep of what was overwritten (snapshots, copies on write, spare
 // blocks), and copies of the files, are beyond it.
 func (s *Store) Scrub(ctx context.Context) error {
-	if err := s.withFile(ctx, s.checkpointAll); err != nil {
-		return err
+	// What is committed from now on goes elsewhere in the journal, or it would keep what
+	// is there already.
+	for last := s.journal.Turn(); ; s.pause(time.Millisecond) {
+		if err := s.withFile(ctx, s.checkpointAll); err != nil {
+			return err
+		}
+		if s.journal.Released() >= last {
+			break // else the latest frame is only just on its way into memory
+		}
 	}
 	sc := &scrubber{store: s, next: 2}
 	for !sc.done {

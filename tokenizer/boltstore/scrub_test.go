@@ -258,3 +258,37 @@ func TestScrubAfterClose(t *testing.T) {
 		t.Errorf("Scrub: %v", err)
 	}
 }
+
+// What others commit while it is scrubbed keeps nothing of what was there before: it
+// goes elsewhere in the journal.
+func TestScrubBesideCommits(t *testing.T) {
+	ctx := context.Background()
+	s, left := used(t)
+	defer closeChecked(t, s)
+	if _, err := s.Commit(ctx, tokenizer.Unit{Event: event}); err != nil { // the file lacks it
+		t.Fatal(err)
+	}
+	whole, meanwhile := s.update, 0
+	s.file <- struct{}{}
+	s.update = func(fn func(*bbolt.Tx) error) error {
+		err := whole(fn)
+		if meanwhile++; err == nil { // after the file has followed, and before the journal is scrubbed
+			_, err = s.Commit(ctx, tokenizer.Unit{Event: event})
+		}
+		return err
+	}
+	<-s.file
+	if err := s.Scrub(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if meanwhile == 0 {
+		t.Fatal("nobody has committed anything")
+	}
+	if hasSecret(t, s) {
+		t.Error("what was shredded is still there")
+	}
+	s.file <- struct{}{}
+	s.update = whole
+	<-s.file
+	wantRecords(t, s, left)
+}

@@ -266,6 +266,24 @@ func (j *Journal) Release(sequence uint64) {
 	j.recycle()
 }
 
+// Released returns up to which sequence frames are not needed any more.
+func (j *Journal) Released() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.released
+}
+
+// Turn has frames go to another segment from now on, and returns the sequence of the
+// latest. Once that is released, Scrub overwrites all that was appended before.
+func (j *Journal) Turn() (sequence uint64) {
+	j.appending.Lock() // no frame is being written
+	defer j.appending.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.leave()
+	return j.last
+}
+
 // makeAhead makes a segment if there is none to go on in. The lock is held.
 func (j *Journal) makeAhead() {
 	if len(j.free) > 0 || j.making || j.closed {
@@ -285,19 +303,15 @@ func (j *Journal) makeAhead() {
 	})
 }
 
-// Scrub overwrites what was released before the call, and removes segments beyond
-// those that are kept for what is to come. Frames that are appended meanwhile go to
-// other segments.
+// Scrub overwrites segments all of whose frames are released, and removes those beyond
+// the ones that are kept for what is to come. See Turn.
 //
 // Errors: that of the file system, or of ctx.
 func (j *Journal) Scrub(ctx context.Context) error {
-	j.appending.Lock() // no frame is being written
 	j.mu.Lock()
-	j.leave()
 	taken := j.free
 	j.free = nil
 	j.mu.Unlock()
-	j.appending.Unlock()
 	var err error
 	for _, s := range taken {
 		if err == nil && s.used > pageSize {
