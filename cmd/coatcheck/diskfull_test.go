@@ -79,7 +79,7 @@ func TestDiskFillsUp(t *testing.T) {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	p := startWith(t, func(cmd *exec.Cmd) { onSmallDisk(t, cmd, data, 40<<20, 8<<20) }, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+	p := startWith(t, func(cmd *exec.Cmd) { onSmallDisk(t, cmd, data, 96<<20, 48<<20) }, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
 	checkout := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "checkout"))
 	payments := coatcheckv1.NewTokenizationServiceClient(p.dial(t, dir, "payments"))
 	values := make(map[string]string)

@@ -44,18 +44,22 @@ func (s *Store) activeSize() int {
 	return s.active.size
 }
 
-// waitForRoom waits until there is room in memory for more.
+// waitForRoom waits until there is room in memory for more. While the file can't
+// follow, nothing more is taken: the more there is in the journal, the more room the
+// file needs to go on.
 func (s *Store) waitForRoom() error {
-	for s.activeSize() >= maxLayer {
+	for {
 		if err := s.followFault(); err != nil {
 			return err
+		}
+		if s.activeSize() < maxLayer {
+			return nil
 		}
 		select {
 		case <-s.froze:
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	return nil
 }
 
 // follow keeps the file not far behind the journal, until the store is closed.
