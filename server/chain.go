@@ -20,12 +20,32 @@ import (
 )
 
 // A stage is a link of the chain. It sees the context of a call and its name,
-// may refuse it, and else calls next, which does the rest and returns the
-// call's error. A stage works on unary and streaming calls alike.
-type stage func(ctx context.Context, name string, next func(context.Context) error) error
+// may refuse it, and else has the rest done, which returns the call's error. A stage
+// works on unary and streaming calls alike.
+type stage func(ctx context.Context, name string, next rest) error
 
-// stages returns the chain, outermost first. Every RPC of every service passes
-// through all of it.
+// rest is what comes behind a stage. It may be done again.
+type rest struct {
+	call *passage
+	at   int // of the stage that comes next
+}
+
+func (r rest) do(ctx context.Context) error {
+	if r.at == len(r.call.stages) {
+		return r.call.handle(ctx)
+	}
+	return r.call.stages[r.at](ctx, r.call.name, rest{r.call, r.at + 1})
+}
+
+// passage is the way of one call through the chain.
+type passage struct {
+	stages []stage
+	name   string
+	handle func(context.Context) error
+}
+
+// chain returns the interceptors that lead every RPC of every service through all of
+// the stages, outermost first.
 //
 //	recover    a panic further in becomes an error
 //	admit      bounds how many calls are in flight
@@ -36,45 +56,44 @@ type stage func(ctx context.Context, name string, next func(context.Context) err
 //	limit      bounds how long the call may take
 //	end        ends endless streams when the server drains
 //	recover    a panic of the handler, which end may run on its own
-func (s *Server) stages() []grpc.ServerOption {
-	var unary []grpc.UnaryServerInterceptor
-	var stream []grpc.StreamServerInterceptor
-	catch := func(handler recovery.RecoveryHandlerFuncContext) {
-		option := recovery.WithRecoveryHandlerContext(handler)
-		unary = append(unary, recovery.UnaryServerInterceptor(option))
-		stream = append(stream, recovery.StreamServerInterceptor(option))
-	}
-	add := func(stages ...stage) {
-		for _, st := range stages {
-			unary, stream = append(unary, st.unary), append(stream, st.stream)
+func (s *Server) chain() []grpc.ServerOption {
+	stages := []stage{s.admit, s.record, s.rescue, s.identify, s.authorize, s.limit, s.end, s.rescue}
+	catch := recovery.WithRecoveryHandlerContext(func(ctx context.Context, thrown any) error {
+		return answer(s.recovered(ctx, thrown), method{})
+	})
+	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		var resp any
+		p := passage{stages, info.FullMethod, func(ctx context.Context) (err error) {
+			resp, err = handler(ctx, req)
+			return err
+		}}
+		if err := (rest{call: &p}).do(ctx); err != nil {
+			return nil, err
 		}
+		return resp, nil
 	}
-	catch(func(ctx context.Context, thrown any) error { return answer(s.recovered(ctx, thrown), method{}) })
-	add(s.admit, s.record)
-	catch(s.recovered)
-	add(s.identify, s.authorize, s.limit, s.end)
-	catch(s.recovered)
-	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(unary...), grpc.ChainStreamInterceptor(stream...)}
+	stream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		p := passage{stages, info.FullMethod, func(ctx context.Context) error {
+			wrapped := middleware.WrapServerStream(ss)
+			wrapped.WrappedContext = ctx
+			return handler(srv, wrapped)
+		}}
+		return rest{call: &p}.do(ss.Context())
+	}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(catch), unary),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(catch), stream),
+	}
 }
 
-func (st stage) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	var resp any
-	err := st(ctx, info.FullMethod, func(ctx context.Context) (err error) {
-		resp, err = handler(ctx, req)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
-}
-
-func (st stage) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return st(ss.Context(), info.FullMethod, func(ctx context.Context) error {
-		wrapped := middleware.WrapServerStream(ss)
-		wrapped.WrappedContext = ctx
-		return handler(srv, wrapped)
-	})
+// rescue makes a panic further in an error.
+func (s *Server) rescue(ctx context.Context, _ string, next rest) (err error) {
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			err = s.recovered(ctx, thrown)
+		}
+	}()
+	return next.do(ctx)
 }
 
 // recovered logs where a panic came from. What was thrown is logged only if it
@@ -99,12 +118,12 @@ const maxEndless = 256
 // admit refuses calls beyond the number that may be in flight. Streams are counted
 // apart, so that idle ones can't keep calls out. Health, which is cheap and which
 // nobody may keep others from, is always answered.
-func (s *Server) admit(ctx context.Context, name string, next func(context.Context) error) error {
+func (s *Server) admit(ctx context.Context, name string, next rest) error {
 	m, _ := rowOf(name)
 	inFlight, limit := &s.inFlight, s.limits.InFlight
 	switch {
 	case m.action == "":
-		return answer(next(ctx), m)
+		return answer(next.do(ctx), m)
 	case m.endless:
 		inFlight, limit = &s.endless, maxEndless
 	case m.stream:
@@ -116,7 +135,7 @@ func (s *Server) admit(ctx context.Context, name string, next func(context.Conte
 		return answer(errOverloaded, m)
 	}
 	defer inFlight.Add(-1)
-	return answer(next(ctx), m)
+	return answer(next.do(ctx), m)
 }
 
 // answer turns an error into what the client is told. The services that come
@@ -131,7 +150,7 @@ func answer(err error, m method) error {
 // record begins a call's record and, when the rest of the chain is through,
 // commits the event together with what the call changes. No answer goes out
 // before that (DESIGN.md section 3, "One commit").
-func (s *Server) record(ctx context.Context, name string, next func(context.Context) error) error {
+func (s *Server) record(ctx context.Context, name string, next rest) error {
 	m, known := rowOf(name)
 	if !known {
 		name = "unknown"
@@ -139,13 +158,13 @@ func (s *Server) record(ctx context.Context, name string, next func(context.Cont
 	c := newCall(ctx, name, m, s.policy.Hash())
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
-	return s.conclude(ctx, c, next, next(ctx))
+	return s.conclude(ctx, c, next, next.do(ctx))
 }
 
 // conclude commits a call whose handler has ended with err, and returns what it
 // is answered with. It is apart from record, whose part of the stack stays there
 // while the handler runs.
-func (s *Server) conclude(ctx context.Context, c *call, next func(context.Context) error, err error) error {
+func (s *Server) conclude(ctx context.Context, c *call, next rest, err error) error {
 	if c.committed || c.method.action == "" {
 		return err
 	}
@@ -159,7 +178,7 @@ func (s *Server) conclude(ctx context.Context, c *call, next func(context.Contex
 		// Nothing has happened yet, so all of it is done again.
 		if err = s.fresh(ctx, failed); err == nil {
 			c.begin(ctx, c.event.Method, c.method, s.policy.Hash())
-			err = next(ctx)
+			err = next.do(ctx)
 		}
 		if err == nil {
 			err = ctx.Err()
@@ -259,12 +278,12 @@ func (s *Server) commit(c *call, err error) error {
 
 // end lets an endless stream go on until the server drains. What is left of
 // its handler ends when grpc closes the stream under it.
-func (s *Server) end(ctx context.Context, name string, next func(context.Context) error) error {
+func (s *Server) end(ctx context.Context, name string, next rest) error {
 	if !methods[name].endless {
-		return next(ctx)
+		return next.do(ctx)
 	}
 	done := make(chan error, 1)
-	go func() { done <- next(ctx) }()
+	go func() { done <- next.do(ctx) }()
 	select {
 	case err := <-done:
 		return err
@@ -274,7 +293,7 @@ func (s *Server) end(ctx context.Context, name string, next func(context.Context
 }
 
 // identify finds out who calls.
-func (s *Server) identify(ctx context.Context, _ string, next func(context.Context) error) error {
+func (s *Server) identify(ctx context.Context, _ string, next rest) error {
 	c := callFrom(ctx)
 	caller, err := clientOf(ctx).name(time.Now())
 	if err != nil {
@@ -282,16 +301,16 @@ func (s *Server) identify(ctx context.Context, _ string, next func(context.Conte
 		return err
 	}
 	c.event.Caller = caller
-	return next(ctx)
+	return next.do(ctx)
 }
 
 // authorize refuses callers that no rule allows the action at all. What
 // exactly is allowed, for which profile and purpose, the handler asks once it
 // has seen the request.
-func (s *Server) authorize(ctx context.Context, _ string, next func(context.Context) error) error {
+func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 	c := callFrom(ctx)
 	if c.method.action == "" {
-		return next(ctx)
+		return next.do(ctx)
 	}
 	if c.method == unknownMethod {
 		return errUnknownMethod
@@ -309,15 +328,15 @@ func (s *Server) authorize(ctx context.Context, _ string, next func(context.Cont
 			return err
 		}
 	}
-	return next(ctx)
+	return next.do(ctx)
 }
 
 // limit bounds how long a call may take, whatever deadline the client set.
-func (s *Server) limit(ctx context.Context, name string, next func(context.Context) error) error {
+func (s *Server) limit(ctx context.Context, name string, next rest) error {
 	if m := methods[name]; m.endless || m.stream {
-		return next(ctx)
+		return next.do(ctx)
 	}
 	bounded := &boundedContext{Context: ctx, deadline: callFrom(ctx).event.Time.Add(s.limits.Deadline)} // however often it is done again
 	defer bounded.end()
-	return next(bounded)
+	return next.do(bounded)
 }

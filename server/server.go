@@ -146,7 +146,7 @@ func New(cfg Config) (*Server, error) {
 		}),
 	}
 	s.commits.time = s.limits.Commit
-	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.stages()...)...)
+	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.chain()...)...)
 	service := &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy, server: s}
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, service)

@@ -176,6 +176,7 @@ func TestDamagedEntriesAreNotWritten(t *testing.T) {
 		"not in ASCII":   func(e *tokenizer.Entry) { e.Body = []byte(`{"ä":1}`) },
 		"not JSON":       func(e *tokenizer.Entry) { e.Body = []byte(`{"a":}`) },
 		"empty":          func(e *tokenizer.Entry) { e.Body = nil },
+		"another event":  func(e *tokenizer.Entry) { e.Body = bytes.Replace(e.Body, []byte(`"v":1`), []byte(`"v":2`), 1) },
 		"too long a one": func(e *tokenizer.Entry) { e.Body = fmt.Appendf(nil, `{"a":"%s"}`, bytes.Repeat([]byte("x"), maxLine)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -190,6 +191,16 @@ func TestDamagedEntriesAreNotWritten(t *testing.T) {
 			wantText(t, dir, want)
 		})
 	}
+	t.Run("the last", func(t *testing.T) {
+		store := newMemoryStore(1, 6)
+		want := slicesJoin(lines(store.text())[:5]...)
+		store.entries[5].Body = []byte(`{"a":}`)
+		dir := t.TempDir()
+		if _, err := OpenSegments(ctx, dir, store, new(logBuffer).logger()); !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), "event 6") {
+			t.Errorf("error %v", err)
+		}
+		wantText(t, dir, want)
+	})
 }
 
 // A directory that somebody deletes or moves away is rebuilt.

@@ -147,20 +147,28 @@ func (s *Segments) adapt(entries []tokenizer.Entry) {
 	}
 }
 
-// write writes entries. If one of them doesn't follow from the one before it,
-// those before it are written all the same.
+// write writes entries. If one of them doesn't follow from the one before it, or isn't
+// what it was when the next was chained to it, those before it are written all the
+// same.
 func (s *Segments) write(entries []tokenizer.Entry) error {
 	log := s.store.LogID()
 	end := s.written
 	s.buf = s.buf[:0]
-	for _, e := range entries {
-		if e.Sequence != end.last+1 || e.Prev != end.head || !validBody(e.Body) {
+	for i, e := range entries {
+		hash := e.Hash()
+		whole := e.Sequence == end.last+1 && e.Prev == end.head
+		if i+1 < len(entries) {
+			whole = whole && hash == entries[i+1].Prev && fitsLine(e.Body)
+		} else {
+			whole = whole && validBody(e.Body) // nothing is chained to it
+		}
+		if !whole {
 			if err := s.writeLines(end); err != nil {
 				return err
 			}
 			return fmt.Errorf("%w: event %d of the audit log", tokenizer.ErrDamaged, end.last+1)
 		}
-		before, hash := len(s.buf), e.Hash()
+		before := len(s.buf)
 		s.buf = appendLine(s.buf, log, e, hash)
 		end = mark{end.offset + int64(len(s.buf)-before), e.Sequence, hash}
 		if len(s.buf) >= writeAim {

@@ -134,9 +134,12 @@ func cutNumber(line []byte, prefix string) (n uint64, rest []byte, ok bool) {
 	return n, rest, n > 0
 }
 
-// validBody says whether a body can stand in a line: whether it is a JSON
-// object in printable ASCII and not too long.
-func validBody(body []byte) bool {
+// validBody says whether a body can stand in a line: whether it is a JSON object in
+// printable ASCII and not too long.
+func validBody(body []byte) bool { return fitsLine(body) && json.Valid(body) }
+
+// fitsLine says whether a body, if it is JSON, can stand in a line.
+func fitsLine(body []byte) bool {
 	if len(body) == 0 || body[0] != '{' || len(body) > maxBody {
 		return false
 	}
@@ -145,5 +148,5 @@ func validBody(body []byte) bool {
 			return false
 		}
 	}
-	return json.Valid(body)
+	return true
 }

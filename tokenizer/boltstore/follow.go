@@ -139,7 +139,7 @@ func (s *Store) checkpoint() error {
 	if l == nil {
 		return nil
 	}
-	err := s.guard(func() error { return s.update(func(tx *bbolt.Tx) error { return l.write(tx) }) })
+	err := s.guard(func() error { return s.change(l.write) })
 	if err != nil {
 		err = s.failure(err)
 	}
@@ -154,6 +154,11 @@ func (s *Store) checkpoint() error {
 	s.state.Unlock()
 	s.journal.Release(l.frame)
 	return nil
+}
+
+// change runs a transaction that writes to the file.
+func (s *Store) change(fn func(*bbolt.Tx) error) error {
+	return s.files.change(func() error { return s.update(fn) })
 }
 
 // freeze returns the layer to be written: one that couldn't be before, else the

@@ -2,11 +2,9 @@ package boltstore
 
 import (
 	"bytes"
-	"errors"
 
 	"github.com/tidwall/btree"
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // bucketID names a bucket. The numbers are part of the journal's form.
@@ -59,23 +57,24 @@ func (l *layer) add(frame uint64, changes []change) {
 	l.frame = frame
 }
 
-// A view is the store at one moment: layers over a transaction of bbolt's. Who
+// A view is the store at one moment: layers over a snapshot of the file. Who
 // makes one must close it.
 type view struct {
 	layers [2]*layer // the newer first; nil ones are not there
-	tx     *bbolt.Tx
+	file   *snapshot
+	files  *snapshots
 }
 
 // view returns what the latest frame left. To go through the keys of buckets in
 // order, name them: others can only be looked up, and only while the commit loop
 // does nothing, or under s.state.
 //
-// The layers and the transaction are of one moment, since a layer goes only after
+// The layers and the snapshot are of one moment, since a layer goes only after
 // the transaction that wrote it into the file.
 func (s *Store) view(through ...bucketID) (*view, error) {
 	s.state.Lock()
 	defer s.state.Unlock()
-	v := &view{layers: [2]*layer{s.active, s.frozen}}
+	v := &view{layers: [2]*layer{s.active, s.frozen}, files: &s.files}
 	if len(through) > 0 {
 		v.layers[0] = new(layer) // a copy of what is needed: the commit loop goes on
 		for _, id := range through {
@@ -83,20 +82,11 @@ func (s *Store) view(through ...bucketID) (*view, error) {
 		}
 	}
 	var err error
-	v.tx, err = s.begin()
+	v.file, err = s.files.take()
 	return v, err
 }
 
-// begin begins a transaction that reads.
-func (s *Store) begin() (*bbolt.Tx, error) {
-	tx, err := s.db.Begin(false)
-	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-		err = errClosed
-	}
-	return tx, err
-}
-
-func (v *view) close() { _ = v.tx.Rollback() }
+func (v *view) close() { v.files.give(v.file) }
 
 // bucket is a bucket in a view.
 type bucket struct {
@@ -109,7 +99,7 @@ func (v *view) bucket(id bucketID) *bucket { return &bucket{view: v, id: id} }
 
 func (b *bucket) inFile() *bbolt.Cursor {
 	if b.cursor == nil {
-		b.cursor = b.view.tx.Bucket(bucketNames[b.id]).Cursor()
+		b.cursor = b.view.file.tx.Bucket(bucketNames[b.id]).Cursor()
 	}
 	return b.cursor
 }

@@ -39,7 +39,7 @@ func (s *Store) lookUp(ctx context.Context, id bucketID, n int, key func(i int) 
 	s.readers.RLock()
 	defer s.readers.RUnlock()
 	return s.guard(func() error {
-		// Those that the layers have are noted, and a transaction begun for the
+		// Those that the layers have are noted, and a snapshot taken for the
 		// others, before the layers can change.
 		var over [1][]byte
 		noted, missing := over[:0], false
@@ -52,10 +52,10 @@ func (s *Store) lookUp(ctx context.Context, id bucketID, n int, key func(i int) 
 			}
 			noted = append(noted, value)
 		}
-		var tx *bbolt.Tx
+		var file *snapshot
 		var err error
 		if missing {
-			tx, err = s.begin()
+			file, err = s.files.take()
 		}
 		s.state.RUnlock()
 		if err != nil {
@@ -63,8 +63,8 @@ func (s *Store) lookUp(ctx context.Context, id bucketID, n int, key func(i int) 
 		}
 		var cursor *bbolt.Cursor
 		if missing {
-			defer func() { _ = tx.Rollback() }()
-			cursor = tx.Bucket(bucketNames[id]).Cursor()
+			defer s.files.give(file)
+			cursor = file.cursor(id)
 		}
 		for i, stored := range noted {
 			if len(stored) == 1 && &stored[0] == &inFile[0] {

@@ -82,6 +82,7 @@ var (
 type Store struct {
 	db       *bbolt.DB
 	bolt     storeFile // that of db, for Scrub
+	files    snapshots // of db
 	journal  *journal.Journal
 	replayed journal.Replayed
 	logID    tokenizer.LogID
@@ -138,7 +139,7 @@ func Open(path string) (*Store, error) {
 		}
 	}
 	s := &Store{
-		db: db, bolt: file, update: db.Update, active: new(layer),
+		db: db, bolt: file, files: snapshots{db: db}, update: db.Update, active: new(layer),
 		file: make(chan struct{}, 1), behind: make(chan struct{}, 1), froze: make(chan struct{}, 1),
 		stop: make(chan struct{}), followed: make(chan struct{}),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
@@ -147,6 +148,7 @@ func Open(path string) (*Store, error) {
 		if s.journal != nil {
 			_ = s.journal.Close()
 		}
+		s.files.suspend()
 		_ = db.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -329,7 +331,7 @@ func (s *Store) Close() error {
 		if err := s.checkpointAll(); err != nil {
 			return err // the journal has it
 		}
-		return s.update(func(tx *bbolt.Tx) error {
+		return s.change(func(tx *bbolt.Tx) error {
 			// Ids that nobody has been given are given back. If that fails they are
 			// skipped, as after a crash.
 			meta := tx.Bucket(metaBucket)
@@ -341,6 +343,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	s.ended = true
 	s.mu.Unlock()
+	s.files.suspend()
 	return errors.Join(s.journal.Close(), s.db.Close())
 }
 

@@ -112,7 +112,7 @@ func follow(t *testing.T, s *Store) {
 func edit(t *testing.T, s *Store, bucket, key []byte, change func([]byte) []byte) {
 	t.Helper()
 	follow(t, s)
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.change(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
 		return b.Put(key, change(bytes.Clone(b.Get(key))))
 	})
