@@ -27,8 +27,11 @@ type macStates struct {
 
 type macState struct {
 	hash hash.Hash
-	buf  []byte // the label with its length before it, then the sum
+	buf  []byte // what is hashed next, then the sum
 }
+
+// macPiece is how much data is hashed at once.
+const macPiece = 256
 
 // newMACKey copies the key, which each state needs.
 func newMACKey(key []byte, count *inMemory) *macKey {
@@ -72,13 +75,20 @@ func (s *macStates) wipe() {
 	clear(s.key)
 }
 
+// sum returns the HMAC of a label and data. It takes data by way of a buffer of its
+// own, so that callers can have theirs on the stack.
 func (k *macKey) sum(label string, data []byte) (sum [32]byte) {
 	s := k.states.take()
 	s.buf = binary.BigEndian.AppendUint32(s.buf[:0], uint32(len(label)))
 	s.buf = append(s.buf, label...)
-	s.hash.Write(s.buf)
-	s.hash.Write(data)
-	s.buf = s.hash.Sum(s.buf[:0])
+	for more := true; more; more = len(data) > 0 {
+		n := min(len(data), macPiece)
+		s.buf = append(s.buf, data[:n]...)
+		s.hash.Write(s.buf)
+		clear(s.buf)
+		s.buf, data = s.buf[:0], data[n:]
+	}
+	s.buf = s.hash.Sum(s.buf)
 	copy(sum[:], s.buf)
 	// Before it lies idle, not after: what has seen a value must not outlive
 	// the call.

@@ -23,6 +23,9 @@ type call struct {
 	unit      tokenizer.Unit
 	committed bool
 
+	// items are those of its deeds, until the event takes them over.
+	items []audit.Item
+
 	// after, if set, is called once unit is committed, before the answer goes.
 	after func(context.Context)
 

@@ -27,14 +27,27 @@ const maxReason = 256
 // deed is what one item of a call asks for, and what becomes of it. A call about
 // one thing has one.
 type deed struct {
-	audit.Item
-	err error
+	*audit.Item // of the call; see tell
+	err         error
 }
 
-// newDeeds returns deeds that are not on the stack, which is deep enough already.
-//
-//go:noinline
-func newDeeds(n int) []deed { return make([]deed, n) }
+// newDeeds returns deeds of a call, in place of those that it had.
+func (c *call) newDeeds(n int) []deed {
+	if n == 1 {
+		one := new(struct {
+			deeds [1]deed
+			items [1]audit.Item
+		})
+		one.deeds[0].Item, c.items = &one.items[0], one.items[:]
+		return one.deeds[:]
+	}
+	deeds := make([]deed, n)
+	c.items = make([]audit.Item, n)
+	for i := range deeds {
+		deeds[i].Item = &c.items[i]
+	}
+	return deeds
+}
 
 // fail ends a deed, unless err is nil.
 func (d *deed) fail(err error) {
@@ -63,16 +76,17 @@ func (d *deed) stated(reason string) {
 	d.StatedReason = reason
 }
 
-// tell puts what a single deed has to say into the event of its call. It returns
-// err, or else that of the deed, which is how the call ends.
+// tell puts what a single deed has to say into the event of its call, which takes over
+// its item. It returns err, or else that of the deed, which is how the call ends.
 //
 //go:noinline so that what it needs of the stack isn't there while the deed is done
 func (c *call) tell(d *deed, err error) error {
 	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
 	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
 	c.event.Items = nil
-	if item := (audit.Item{Token: d.Token, Subject: d.Subject, Reused: d.Reused}); item != (audit.Item{}) {
-		c.event.Items = []audit.Item{item}
+	*d.Item = audit.Item{Token: d.Token, Subject: d.Subject, Reused: d.Reused}
+	if *d.Item != (audit.Item{}) {
+		c.event.Items = c.items
 	}
 	if err != nil {
 		return err
@@ -80,16 +94,15 @@ func (c *call) tell(d *deed, err error) error {
 	return d.err
 }
 
-// tellAll puts what many deeds have to say into the event of their call: what
-// they all have in common into the event itself, the rest into its items. Nothing
-// of a deed that failed is revealed.
+// tellAll puts what many deeds have to say into the event of their call, which takes
+// over their items: what they all have in common into the event itself, the rest into
+// its items. Nothing of a deed that failed is revealed.
 func (c *call) tellAll(deeds []deed) {
 	if len(deeds) == 0 {
 		return
 	}
-	items := make([]audit.Item, len(deeds))
+	items := c.items
 	for i := range deeds {
-		items[i] = deeds[i].Item
 		if err := deeds[i].err; err != nil {
 			r := refuse(err)
 			items[i].Code, items[i].Reason, items[i].Reveal = code.Code(r.code).String(), r.reason, ""
@@ -152,6 +165,7 @@ func (t *tokenization) prepare(ctx context.Context, c *call, asked []tokenizer.T
 	if len(asked) == 0 {
 		return responses, nil
 	}
+	block := make([]coatcheckv1.TokenizeResponse, len(asked))
 	made, err := t.tokenizer.TokenizeAll(ctx, DefaultNamespace, asked, &c.unit)
 	if err != nil {
 		return nil, err
@@ -166,9 +180,9 @@ func (t *tokenization) prepare(ctx context.Context, c *call, asked []tokenizer.T
 				return nil, err
 			}
 		}
-		responses[i] = &coatcheckv1.TokenizeResponse{
-			Token: string(made[k].Token), Masked: made[k].Masked, Reused: made[k].Reused, ExpireTime: timestamp(made[k].Expires),
-		}
+		r := &block[k]
+		r.Token, r.Masked, r.Reused, r.ExpireTime = string(made[k].Token), made[k].Masked, made[k].Reused, timestamp(made[k].Expires)
+		responses[i] = r
 	}
 	return responses, nil
 }
@@ -254,13 +268,15 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	if err != nil {
 		return nil, err
 	}
+	block := make([]coatcheckv1.DetokenizeResponse, len(asked))
 	for k, i := range at {
 		d := &deeds[i]
 		if d.fail(results[k].Err); d.err != nil {
 			continue
 		}
 		d.Reveal = given[k].String()
-		responses[i] = &coatcheckv1.DetokenizeResponse{Reveal: revealMessages[given[k]]}
+		responses[i] = &block[k]
+		responses[i].Reveal = revealMessages[given[k]]
 		if results[k].Binary {
 			responses[i].Data = []byte(results[k].Value.Reveal())
 		} else {

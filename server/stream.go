@@ -45,7 +45,7 @@ func (t *tokenization) StreamTokenize(stream grpc.BidiStreamingServer[coatcheckv
 	weight := func(*coatcheckv1.StreamTokenizeRequest) int64 { return 0 } // the request is larger than what comes back
 	return serveGroups(t.server, stream, weight, func(ctx context.Context, c *call, group []*coatcheckv1.StreamTokenizeRequest) ([]*coatcheckv1.StreamTokenizeResponse, error) {
 		reqs := make([]*coatcheckv1.TokenizeRequest, len(group))
-		deeds := make([]deed, len(group))
+		deeds := c.newDeeds(len(group))
 		for i, m := range group {
 			reqs[i] = m.GetRequest()
 			deeds[i].fail(checkCorrelation(m))
@@ -74,7 +74,7 @@ func (t *tokenization) StreamDetokenize(stream grpc.BidiStreamingServer[coatchec
 	}
 	return serveGroups(t.server, stream, weight, func(ctx context.Context, c *call, group []*coatcheckv1.StreamDetokenizeRequest) ([]*coatcheckv1.StreamDetokenizeResponse, error) {
 		reqs := make([]*coatcheckv1.DetokenizeRequest, len(group))
-		deeds := make([]deed, len(group))
+		deeds := c.newDeeds(len(group))
 		for i, m := range group {
 			reqs[i] = m.GetRequest()
 			deeds[i].fail(checkCorrelation(m))
@@ -85,8 +85,8 @@ func (t *tokenization) StreamDetokenize(stream grpc.BidiStreamingServer[coatchec
 			return nil, err
 		}
 		answers := make([]*coatcheckv1.StreamDetokenizeResponse, len(group))
-		for i := range group {
-			answers[i] = &coatcheckv1.StreamDetokenizeResponse{CorrelationId: correlation(group[i]), Result: detokenizeResult(responses[i], &deeds[i])}
+		for i, result := range detokenizeResults(responses, deeds) {
+			answers[i] = &coatcheckv1.StreamDetokenizeResponse{CorrelationId: correlation(group[i]), Result: result}
 		}
 		return answers, nil
 	})

@@ -28,7 +28,8 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (*cal
 	if err != nil {
 		return c, ref, err
 	}
-	d := &deed{Item: audit.Item{Profile: ref.Profile.Name}}
+	d := &c.newDeeds(1)[0]
+	d.Profile = ref.Profile.Name
 	var unnamed error
 	d.Token, unnamed = t.tokenizer.Digest(ctx, DefaultNamespace, ref.Profile.Name, tokenizer.Token(token))
 	d.stated(reason)
@@ -47,7 +48,8 @@ func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.
 	if err != nil {
 		return c, p, err
 	}
-	d := &deed{Item: audit.Item{Profile: p.Name}}
+	d := &c.newDeeds(1)[0]
+	d.Profile = p.Name
 	d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
 	return c, p, c.tell(d, nil)
 }
@@ -222,7 +224,7 @@ func (t *tokens) ImportTokens(ctx context.Context, req *coatcheckv1.ImportTokens
 	if len(items) == 0 || len(items) > MaxBatch {
 		return nil, errBatchSize
 	}
-	deeds := make([]deed, len(items))
+	deeds := c.newDeeds(len(items))
 	asked := make([]tokenizer.TokenizeRequest, len(items))
 	at := make([]int, 0, len(items))
 	for i, item := range items {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/coatcheck/coatcheck/keystore"
@@ -171,15 +172,14 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 	r.Created = time.Unix(int64(binary.BigEndian.Uint64(p.take(8))), 0).UTC()
 	r.KeyVersion = p.version()
 	r.TokenVersion = p.version()
-	r.Namespace = string(p.field())
-	r.Profile = string(p.field())
+	r.Namespace, r.Profile = p.names()
 	if !r.Legacy {
 		p.life(&r)
 	}
-	r.Value = append([]byte(nil), p.field()...)
-	r.Details = append([]byte(nil), p.field()...)
+	p.rest = bytes.Clone(p.rest)
+	r.Value, r.Details = p.sealed(), p.sealed()
 	if !r.Legacy {
-		r.Token = append([]byte(nil), p.field()...)
+		r.Token = p.sealed()
 	}
 	if p.bad || len(p.rest) != 0 || len(b) > maxRecord ||
 		len(r.Namespace) > 255 || len(r.Profile) > 255 {
@@ -218,7 +218,7 @@ func ParseRecordHead(id uint64, b []byte) (Record, error) {
 	p.take(4)
 	p.take(8)
 	r.KeyVersion, r.TokenVersion = p.version(), p.version()
-	r.Namespace, r.Profile = string(p.field()), string(p.field())
+	r.Namespace, r.Profile = p.names()
 	if p.bad {
 		return Record{}, fmt.Errorf("%w: record %d doesn't parse", ErrDamaged, id)
 	}
@@ -319,6 +319,25 @@ func (p *parser) field() []byte {
 	return b
 }
 
+// names takes two names, into one piece of memory.
+func (p *parser) names() (first, second string) {
+	rest := p.rest
+	a := p.field()
+	end := len(rest) - len(p.rest)
+	b := p.field()
+	both := string(rest[:len(rest)-len(p.rest)])
+	return both[end-len(a) : end], both[len(both)-len(b):]
+}
+
+// sealed takes a byte string, nil if it is empty. It shares its memory with what it
+// is taken from.
+func (p *parser) sealed() []byte {
+	if b := p.field(); len(b) > 0 {
+		return b[:len(b):len(b)]
+	}
+	return nil
+}
+
 // part names what of a record a ciphertext is, for additionalData.
 type part byte
 
@@ -350,8 +369,9 @@ func (r *Record) additionalData(dst []byte, p part) []byte {
 	return appendField(dst, r.Profile)
 }
 
-// maxAdditional is room for the additional data of a usual record.
-const maxAdditional = 192
+// additional has room for the additional data of usual records, which is nothing
+// secret.
+var additional = sync.Pool{New: func() any { return new([192]byte) }}
 
 // seal encrypts value, token and details into the record, whose header is
 // complete but for the key version, under the ring's newest data key and, if the
@@ -382,11 +402,13 @@ func (r *Record) seal(ring *keystore.Keyring, nonces *keystore.Nonces, secret *s
 
 // sealPart encrypts one part.
 func (r *Record) sealPart(ring *keystore.Keyring, nonces *keystore.Nonces, secret *secret, plain []byte, p part) (sealed []byte, err error) {
-	additional := r.additionalData(make([]byte, 0, maxAdditional), p)
+	buf := additional.Get().(*[192]byte)
+	defer additional.Put(buf)
+	bound := r.additionalData(buf[:0], p)
 	if r.Subject != 0 && p != partToken {
-		sealed, r.KeyVersion, err = ring.SealFor(nonces, nil, plain, additional, secret)
+		sealed, r.KeyVersion, err = ring.SealFor(nonces, nil, plain, bound, secret)
 	} else {
-		sealed, r.KeyVersion, err = ring.Seal(nonces, nil, plain, additional)
+		sealed, r.KeyVersion, err = ring.Seal(nonces, nil, plain, bound)
 	}
 	return sealed, err
 }
@@ -404,12 +426,13 @@ func (r *Record) open(ring *keystore.Keyring, secret *secret, p part) (plain []b
 	if len(sealed) == 0 {
 		return nil, nil
 	}
-	var buf [maxAdditional]byte
-	additional := r.additionalData(buf[:0], p)
+	buf := additional.Get().(*[192]byte)
+	defer additional.Put(buf)
+	bound := r.additionalData(buf[:0], p)
 	if r.Subject != 0 && p != partToken {
-		plain, err = ring.OpenFor(nil, r.KeyVersion, sealed, additional, secret)
+		plain, err = ring.OpenFor(nil, r.KeyVersion, sealed, bound, secret)
 	} else {
-		plain, err = ring.Open(nil, r.KeyVersion, sealed, additional)
+		plain, err = ring.Open(nil, r.KeyVersion, sealed, bound)
 	}
 	if errors.Is(err, keystore.ErrOpen) || errors.Is(err, keystore.ErrKeyVersion) {
 		// Of a key that is gone, retrying doesn't bring it back: it isn't wrapped.

@@ -125,7 +125,8 @@ func invalidValue(err error) error {
 // Tokens of formats that don't name their profile are digested together with
 // it, since two profiles may have the same.
 func (t *Tokenizer) Digest(ctx context.Context, namespace, profile string, token Token) (string, error) {
-	content := []byte(token)
+	var buf [96]byte
+	content := append(buf[:0], token...)
 	if !token.opaque() {
 		content = tokenContent(profile, string(token))
 	}

@@ -41,8 +41,11 @@ func (s *Store) lookUp(ctx context.Context, id bucketID, n int, key func(i int) 
 	return s.guard(func() error {
 		// Those that the layers have are noted, and a snapshot taken for the
 		// others, before the layers can change.
-		var over [1][]byte
-		noted, missing := over[:0], false
+		var one [1][]byte
+		noted, missing := one[:0], false
+		if n > 1 {
+			noted = make([][]byte, 0, n)
+		}
 		s.state.RLock()
 		layers := [2]*layer{s.active, s.frozen}
 		for i := range n {
