@@ -127,6 +127,17 @@ func (p *process) terminate(t *testing.T) int {
 // dial connects to the process with a caller's certificate from dir/certs.
 func (p *process) dial(t *testing.T, dir, caller string) *grpc.ClientConn {
 	t.Helper()
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, dir, caller))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// clientTLS returns the configuration of a caller of a development instance.
+func clientTLS(t *testing.T, dir, caller string) *tls.Config {
+	t.Helper()
 	ca, err := os.ReadFile(filepath.Join(dir, "certs", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -138,14 +149,7 @@ func (p *process) dial(t *testing.T, dir, caller string) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{cert}, RootCAs: pool,
-	})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool}
 }
 
 // setPolicy replaces the policy of a development instance with one under which

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -76,6 +77,10 @@ func TestOverload(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	memory := bench.Resident(p.Process.Pid) >> 20
+	if memory > 512 { // the race detector takes its part
+		t.Errorf("%d MiB in memory", memory)
+	}
 	if refused.Load() == 0 || len(tokens.values) == 0 {
 		t.Fatalf("%d calls refused, %d tokens: no overload", refused.Load(), len(tokens.values))
 	}
@@ -87,9 +92,12 @@ func TestOverload(t *testing.T) {
 		}
 	}
 	after := time.Since(began)
+	if after > 10*time.Second { // it is some milliseconds
+		t.Errorf("20 calls after the load took %v", after)
+	}
 	verifyTokens(t, p, dir, tokens, tokens.fresh)
-	t.Logf("%d clients: %d tokens, the slowest after %v, and %d refusals; 20 calls after it took %v",
-		clients, len(tokens.values), time.Duration(slowest.Load()).Round(time.Millisecond), refused.Load(), after.Round(time.Millisecond))
+	t.Logf("%d clients: %d tokens, the slowest after %v, and %d refusals; %d MiB; 20 calls after it took %v",
+		clients, len(tokens.values), time.Duration(slowest.Load()).Round(time.Millisecond), refused.Load(), memory, after.Round(time.Millisecond))
 	if code := p.terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -167,5 +175,66 @@ func TestHugeHeaders(t *testing.T) {
 	}
 	if _, err := c.checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "x"}); err != nil {
 		t.Errorf("after it: %v", err)
+	}
+}
+
+// Many connections on which nothing happens: what the server has in memory for each is
+// little, others are served meanwhile, and it is given back.
+func TestIdleConnections(t *testing.T) {
+	connections := 500
+	if soak() {
+		connections = 10_000 // of which each end needs a descriptor
+	}
+	dir := limited(t, "{}")
+	p := start(t, "serve", "--config", filepath.Join(dir, "coatcheck.yaml"))
+	c := p.callers(t, dir)
+	config := clientTLS(t, dir, "stranger")
+	config.NextProtos = []string{"h2"}
+	before := bench.Resident(p.Process.Pid)
+	idle := make([]*tls.Conn, connections)
+	var wg sync.WaitGroup
+	at := make(chan int)
+	for range 16 {
+		wg.Go(func() {
+			for i := range at {
+				conn, err := tls.Dial("tcp", p.address, config)
+				if err == nil {
+					_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // SETTINGS
+				}
+				if err == nil {
+					_, err = conn.Read(make([]byte, 9)) // those of the server
+				}
+				if err != nil {
+					t.Errorf("connection %d: %v", i, err)
+					continue
+				}
+				idle[i] = conn
+			}
+		})
+	}
+	for i := range idle {
+		at <- i
+	}
+	close(at)
+	wg.Wait()
+	began := time.Now()
+	for range 20 {
+		if _, err := c.checkout.Tokenize(t.Context(), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "meanwhile"}); err != nil {
+			t.Fatalf("beside idle connections: %v", err)
+		}
+	}
+	took := time.Since(began)
+	each := (bench.Resident(p.Process.Pid) - before) / int64(connections) >> 10
+	t.Logf("%d idle connections, %d KiB each; 20 calls beside them took %v", connections, each, took.Round(time.Millisecond))
+	if each > 1024 { // with the race detector it is some ten times what it is without
+		t.Errorf("%d KiB for an idle connection", each)
+	}
+	for _, conn := range idle {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}
+	if code := p.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
