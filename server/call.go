@@ -19,6 +19,7 @@ import (
 // unit and the parts of event that only it can know; the chain commits both.
 type call struct {
 	method    method
+	policy    *policy.Policy // by which all of it is judged
 	event     audit.Event
 	unit      tokenizer.Unit
 	committed bool
@@ -39,24 +40,24 @@ type callKey struct{}
 func callFrom(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
 // newCall begins the record of an RPC.
-func newCall(ctx context.Context, name string, m method, policyHash string) *call {
+func newCall(ctx context.Context, name string, m method, p *policy.Policy) *call {
 	c := &call{event: audit.Event{Time: time.Now(), RequestID: newRequestID()}}
-	c.begin(ctx, name, m, policyHash)
+	c.begin(ctx, name, m, p)
 	return c
 }
 
 // begin forgets all but what was so from the first moment, for a call that is
 // done again.
-func (c *call) begin(ctx context.Context, name string, m method, policyHash string) {
+func (c *call) begin(ctx context.Context, name string, m method, p *policy.Policy) {
 	from := clientOf(ctx)
-	*c = call{method: m, event: audit.Event{
+	*c = call{method: m, policy: p, event: audit.Event{
 		Time:        c.event.Time,
 		RequestID:   c.event.RequestID,
 		Peer:        from.address,
 		Certificate: from.fingerprint,
 		Method:      name,
 		Action:      m.action,
-		Policy:      policyHash,
+		Policy:      p.Hash(),
 	}}
 }
 
@@ -69,10 +70,10 @@ func newRequestID() string {
 }
 
 // group returns the record of a part of a stream: the same call, about other
-// things.
-func (c *call) group() *call {
-	g := &call{method: c.method, event: c.event}
-	g.event.Time, g.event.Items, g.event.Records = time.Now(), nil, 0
+// things, and judged by the policy of now.
+func (c *call) group(p *policy.Policy) *call {
+	g := &call{method: c.method, policy: p, event: c.event}
+	g.event.Time, g.event.Items, g.event.Records, g.event.Policy = time.Now(), nil, 0, p.Hash()
 	return g
 }
 
@@ -81,7 +82,7 @@ func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
 	event.Decision, event.Rule = "", ""
-	*c = call{method: c.method, event: event}
+	*c = call{method: c.method, policy: c.policy, event: event}
 }
 
 // decide records a decision and returns its error, nil for one that allows.

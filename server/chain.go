@@ -155,7 +155,7 @@ func (s *Server) record(ctx context.Context, name string, next rest) error {
 	if !known {
 		name = "unknown"
 	}
-	c := newCall(ctx, name, m, s.policy.Hash())
+	c := newCall(ctx, name, m, s.policy.Current())
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
 	return s.conclude(ctx, c, next, next.do(ctx))
@@ -177,7 +177,7 @@ func (s *Server) conclude(ctx context.Context, c *call, next rest, err error) er
 		// has been retired or replaced, or somebody else brought the same value.
 		// Nothing has happened yet, so all of it is done again.
 		if err = s.fresh(ctx, failed); err == nil {
-			c.begin(ctx, c.event.Method, c.method, s.policy.Hash())
+			c.begin(ctx, c.event.Method, c.method, s.policy.Current())
 			err = next.do(ctx)
 		}
 		if err == nil {
@@ -315,7 +315,7 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 	if c.method == unknownMethod {
 		return errUnknownMethod
 	}
-	rule, ok := s.policy.May(c.event.Caller, c.method.action)
+	rule, ok := c.policy.May(c.event.Caller, c.method.action)
 	if !ok || c.method.kind == policy.PlainAction {
 		// There is nothing more to know; else the handler decides.
 		if err := c.decide(policy.Decision{Allowed: ok, Rule: rule, Reason: policy.NoRule}); err != nil {

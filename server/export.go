@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -46,11 +47,13 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 			return ctx.Err()
 		default:
 		}
-		part := c.group()
-		profile, decision, rule := c.event.Profile, c.event.Decision, c.event.Rule
+		part := c.group(t.server.policy.Current())
 		var page *coatcheckv1.ExportTokensResponse
 		err := t.server.commitGroup(ctx, part, func() (err error) {
-			part.event.Profile, part.event.Decision, part.event.Rule = profile, decision, rule
+			part.event.Profile = p.Name
+			if err := part.decide(part.policy.Decide(policy.Request{Caller: part.event.Caller, Action: part.method.action, Profile: p.Name})); err != nil {
+				return err
+			}
 			page, err = t.export(ctx, part, p.Name, from, recipient)
 			return err
 		})

@@ -198,7 +198,7 @@ func (t *tokenization) wants(ctx context.Context, c *call, req *coatcheckv1.Toke
 		return false
 	}
 	d.Profile = p.Name
-	d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
+	d.decide(c.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
 	if d.err != nil {
 		return false
 	}
@@ -316,7 +316,7 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 			d.Purpose = purpose
 		}
 	}
-	decision := d.decide(t.policy, policy.Request{
+	decision := d.decide(c.policy, policy.Request{
 		Caller: c.event.Caller, Action: c.method.action, Profile: p.Name, Purpose: purpose, Reveal: asked,
 	})
 	d.fail(unnamed) // a denial is one whether there are keys or not

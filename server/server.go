@@ -45,7 +45,7 @@ type Config struct {
 	AllowCommonName bool
 
 	Tokenizer *tokenizer.Tokenizer
-	Policy    *policy.Policy
+	Policy    *policy.Live
 	Store     tokenizer.Store
 	Keystore  *keystore.Keystore
 	Upkeep    *upkeep.Upkeep
@@ -108,7 +108,7 @@ func (l Limits) withDefaults() Limits {
 type Server struct {
 	grpc            *grpc.Server
 	health          *componentHealth
-	policy          *policy.Policy
+	policy          *policy.Live
 	keys            *keystore.Keystore
 	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
@@ -147,7 +147,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.commits.time = s.limits.Commit
 	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.chain()...)...)
-	service := &tokenization{tokenizer: cfg.Tokenizer, policy: cfg.Policy, server: s}
+	service := &tokenization{tokenizer: cfg.Tokenizer, server: s}
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, service)
 	coatcheckv1.RegisterTokenServiceServer(services, &tokens{tokenization: service})

@@ -135,7 +135,7 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 		}
 		group, size, last := gather(next, arrived, weight)
 		if len(group) > 0 {
-			part := whole.group()
+			part := whole.group(s.policy.Current())
 			var answers []*Out
 			err := s.commitGroup(ctx, part, func() (err error) {
 				answers, err = answer(ctx, part, group)

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
-	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -21,7 +20,6 @@ const DefaultNamespace = "default"
 type tokenization struct {
 	coatcheckv1.UnimplementedTokenizationServiceServer
 	tokenizer *tokenizer.Tokenizer
-	policy    *policy.Policy
 	server    *Server
 }
 

@@ -34,7 +34,7 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (*cal
 	d.Token, unnamed = t.tokenizer.Digest(ctx, DefaultNamespace, ref.Profile.Name, tokenizer.Token(token))
 	d.stated(reason)
 	if d.err == nil {
-		d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: ref.Profile.Name})
+		d.decide(c.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: ref.Profile.Name})
 	}
 	d.fail(unnamed) // a denial is one whether there are keys or not
 	return c, ref, c.tell(d, nil)
@@ -50,7 +50,7 @@ func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.
 	}
 	d := &c.newDeeds(1)[0]
 	d.Profile = p.Name
-	d.decide(t.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
+	d.decide(c.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
 	return c, p, c.tell(d, nil)
 }
 

@@ -70,6 +70,16 @@ const (
 	ActionReseal     = "reseal"      // records were moved to the active data key
 	ActionReindex    = "reindex"     // the index was moved to the active index or subject key
 	ActionSweep      = "sweep"       // what had expired was shredded and removed
+
+	// ActionReloadPolicy says that the policy file has changed, and whether it was put
+	// to work or refused.
+	ActionReloadPolicy = "reload-policy"
+)
+
+// Reasons of an ActionReloadPolicy that was refused.
+const (
+	ReasonPolicyInvalid    = "POLICY_INVALID"
+	ReasonPolicyUnreadable = "POLICY_UNREADABLE"
 )
 
 // Version is the version of the schema, the field v of every event.
@@ -152,6 +162,11 @@ type Event struct {
 	// Recipient is the SHA-256 hash of the key to which values were exported, in
 	// hexadecimal.
 	Recipient string `json:"recipient"`
+
+	// PreviousPolicy is the hash of the policy that was at work until Policy took its
+	// place, and RefusedPolicy that of a file that was not put to work.
+	PreviousPolicy string `json:"previous_policy"`
+	RefusedPolicy  string `json:"refused_policy"`
 
 	// Items are what the call was about. A field that an item has in common with
 	// the event stands in the event, if it is the same for all items, and else in
@@ -275,7 +290,10 @@ func (e *Event) Body() []byte {
 		b = append(b, `,"records":`...)
 		b = strconv.AppendUint(b, e.Records, 10)
 	}
-	for _, f := range [...]field{{"stated_reason", e.StatedReason}, {"recipient", e.Recipient}} {
+	for _, f := range [...]field{
+		{"stated_reason", e.StatedReason}, {"recipient", e.Recipient},
+		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy},
+	} {
 		if f.value != "" {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)
 			b = appendString(b, f.value)

@@ -25,6 +25,10 @@ type Sources struct {
 	Upkeep    *upkeep.Upkeep
 	Store     tokenizer.Store
 	Profiles  []tokenizer.Profile
+
+	// PolicyRefused says whether the policy file is not the policy that is at work,
+	// since it was refused.
+	PolicyRefused func() bool
 }
 
 // Handler returns the page with the metrics of the sources, of the Go runtime
@@ -34,9 +38,17 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s), tokens(s),
+		keys(s), tokens(s), policyRefused(s),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// policyRefused shows whether the policy file is refused.
+func policyRefused(s Sources) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "coatcheck_policy_refused",
+		Help: "1 while the policy file is refused, so that an earlier policy is at work.",
+	}, func() float64 { return one(s.PolicyRefused()) })
 }
 
 // keys collects what there is to tell of keys, when it is asked for.

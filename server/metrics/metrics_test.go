@@ -14,7 +14,7 @@ func TestKeys(t *testing.T) {
 	in := servertest.Start(t, servertest.Options{})
 	page := func() string {
 		recorder := httptest.NewRecorder()
-		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles()}).
+		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(), PolicyRefused: func() bool { return false }}).
 			ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
 		if recorder.Code != 200 {
 			t.Fatalf("status %d: %s", recorder.Code, recorder.Body)

@@ -97,6 +97,7 @@ type Instance struct {
 	Store     tokenizer.Store // the real one
 	Keystore  *keystore.Keystore
 	Upkeep    *upkeep.Upkeep
+	Policy    *policy.Live
 	Log       *Buffer // what the server logged
 
 	server  *server.Server
@@ -128,13 +129,14 @@ func Start(t testing.TB, o Options) *Instance {
 	}
 	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, logger))(t)
 	log := audit.NewLog(seen, segments)
-	rules := must(policy.Parse("policy.yaml", []byte(o.Policy), server.Vocabulary(o.Profiles)))(t)
-	keys := keystore.New(openBackend(t, dir, o), &upkeep.Shelf{Store: seen, Audit: log, PolicyHash: rules.Hash()}, o.Lease)
+	rules := policy.NewLive(must(policy.Parse("policy.yaml", []byte(o.Policy), server.Vocabulary(o.Profiles)))(t))
+	in.Policy = rules
+	keys := keystore.New(openBackend(t, dir, o), &upkeep.Shelf{Store: seen, Audit: log, PolicyHash: rules.Hash}, o.Lease)
 	must(keys.Keyring(t.Context(), server.DefaultNamespace))(t)
 	tokens := must(tokenizer.New(keys, seen, o.Profiles))(t)
 	o.Upkeep.Namespace, o.Upkeep.Keystore, o.Upkeep.Tokenizer = server.DefaultNamespace, keys, tokens
 	o.Upkeep.Store = seen
-	o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = log, rules.Hash(), logger
+	o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = log, rules.Hash, logger
 	keeper := upkeep.New(o.Upkeep)
 	srv := must(server.New(server.Config{
 		TLS: &tls.Config{

@@ -171,7 +171,7 @@ func (u *Upkeep) commit(ctx context.Context, r tokenizer.Resealed, unit tokenize
 	if r.Moved == 0 {
 		return 0, nil
 	}
-	event := audit.SystemEvent(audit.ActionReseal, u.cfg.Namespace, u.cfg.PolicyHash)
+	event := audit.SystemEvent(audit.ActionReseal, u.cfg.Namespace, u.cfg.PolicyHash())
 	event.Keys = []string{KeyName(keystore.KeyID{Class: keystore.Data, Version: r.Version})}
 	outcome, err := u.cfg.Audit.CommitFunc(ctx, unit, func(o tokenizer.Outcome) []byte {
 		told := event // it may be called again, and late

@@ -15,7 +15,7 @@ import (
 type Shelf struct {
 	tokenizer.Store
 	Audit      *audit.Log
-	PolicyHash string // for events
+	PolicyHash func() string // for events
 }
 
 // addTimeout is how long adding keys is waited for.
@@ -26,7 +26,7 @@ const addTimeout = 10 * time.Second
 func (s *Shelf) AddWrappedKeys(ctx context.Context, keys []keystore.WrappedKey) error {
 	ctx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
-	event := audit.SystemEvent(audit.ActionCreateKeys, keys[0].Namespace, s.PolicyHash)
+	event := audit.SystemEvent(audit.ActionCreateKeys, keys[0].Namespace, s.PolicyHash())
 	for _, k := range keys {
 		event.Keys = append(event.Keys, KeyName(k.ID()))
 	}

@@ -33,7 +33,7 @@ func (u *Upkeep) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		event := audit.SystemEvent(audit.ActionSweep, u.cfg.Namespace, u.cfg.PolicyHash)
+		event := audit.SystemEvent(audit.ActionSweep, u.cfg.Namespace, u.cfg.PolicyHash())
 		event.Records = uint64(swept.Shredded + swept.Removed)
 		done, err := u.commitIfFresh(ctx, unit, &event)
 		if err != nil {
@@ -175,7 +175,7 @@ func (u *Upkeep) reindexPass(ctx context.Context) (moved, missed int, err error)
 		if err != nil {
 			return moved, missed, err
 		}
-		event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash)
+		event := audit.SystemEvent(audit.ActionReindex, u.cfg.Namespace, u.cfg.PolicyHash())
 		event.Records = uint64(r.Moved)
 		done, err := u.commitIfFresh(ctx, unit, &event)
 		if err != nil {

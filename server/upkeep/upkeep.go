@@ -34,7 +34,7 @@ type Config struct {
 	Tokenizer  *tokenizer.Tokenizer
 	Store      tokenizer.Store
 	Audit      *audit.Log
-	PolicyHash string // for events
+	PolicyHash func() string // for events
 	Logger     *slog.Logger
 
 	// Rotation says when keys are due. A class that is not in it is replaced by
@@ -212,7 +212,7 @@ func (u *Upkeep) rotate(ctx context.Context, class keystore.Class) error {
 	if err != nil {
 		return err
 	}
-	event := audit.SystemEvent(audit.ActionRotateKey, u.cfg.Namespace, u.cfg.PolicyHash)
+	event := audit.SystemEvent(audit.ActionRotateKey, u.cfg.Namespace, u.cfg.PolicyHash())
 	event.Keys = []string{KeyName(k.ID())}
 	_, err = u.cfg.Audit.Commit(ctx, tokenizer.Unit{Keys: []keystore.WrappedKey{k}}, &event)
 	if errors.Is(err, keystore.ErrKeyExists) {

@@ -1,12 +1,15 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +33,7 @@ func serveCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve",
-		Long:  "Serves until SIGTERM or SIGINT, then finishes the calls in flight and exits.\nA second signal ends it at once.",
+		Long:  "Serves until SIGTERM or SIGINT, then finishes the calls in flight and exits.\nA second signal ends it at once. The policy file is read anew when it changes, and\non SIGHUP.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(path)
@@ -39,13 +42,22 @@ func serveCommand(env Env) *cobra.Command {
 			}
 			o := env.options(c)
 			o.Wait = wait
-			tuneGC(env.Getenv)
-			return service.Run(cmd.Context(), o)
+			return run(cmd.Context(), env, o)
 		},
 	}
 	requireConfig(cmd, &path)
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the keystore for as long as it takes")
 	return cmd
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, env Env, o service.Options) error {
+	tuneGC(env.Getenv)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	o.Reload = hangups
+	return service.Run(ctx, o)
 }
 
 func checkConfigCommand(env Env) *cobra.Command {
@@ -148,8 +160,7 @@ func devCommand(env Env) *cobra.Command {
 			if made || cmd.Flags().Changed("listen") {
 				c.Server.Listen = listen
 			}
-			tuneGC(env.Getenv)
-			return service.Run(cmd.Context(), env.options(c))
+			return run(cmd.Context(), env, env.options(c))
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", ".coatcheck", "where everything is kept")

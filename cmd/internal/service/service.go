@@ -37,6 +37,9 @@ type Options struct {
 	// Wait has a start wait for what guards the keys for as long as it takes.
 	Wait bool
 
+	// Reload has the policy file looked at right away, for each that comes.
+	Reload <-chan os.Signal
+
 	// Ready, if set, is called once the service answers, with its address.
 	Ready func(net.Addr)
 }
@@ -52,7 +55,7 @@ func Check(o Options) (notes, err error) {
 	if v := o.Config.Keystore.Vault; v != nil {
 		err = v.Config(o.Getenv).CheckFiles()
 	}
-	return parts.server.Policy.Notes(), err
+	return parts.server.Policy.Current().Notes(), err
 }
 
 // loaded is a configuration with the files that it names read.
@@ -79,19 +82,10 @@ func load(o Options) (loaded, error) {
 	return loaded{
 		server: server.Config{
 			TLS: tlsConfig, AllowCommonName: c.Server.AllowCommonName,
-			Policy: rules, Limits: c.ServerLimits(), Logger: o.Log,
+			Policy: policy.NewLive(rules), Limits: c.ServerLimits(), Logger: o.Log,
 		},
 		backend: backend, close: closeBackend,
 	}, nil
-}
-
-// loadPolicy reads the policy file against the method table and the profiles.
-func loadPolicy(c *config.Config) (*policy.Policy, error) {
-	data, err := read("policy", c.Policy)
-	if err != nil {
-		return nil, err
-	}
-	return policy.Parse(c.Policy, data, server.Vocabulary(c.TokenizerProfiles()))
 }
 
 // TrimPassphrase takes the line end off a passphrase that was read from a file.
@@ -207,8 +201,10 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	defer stop()
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
+	follower := &policyFollower{config: o.Config, live: cfg.Policy, audit: f.log, log: o.Log}
+	background.Go(func() { follower.run(backgroundCtx, o.Reload) })
 	if f.metrics != nil {
-		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles()}
+		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(), PolicyRefused: follower.refused.Load}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
 			if err := serveMetrics(backgroundCtx, f.metrics, sources); err != nil {
@@ -227,7 +223,7 @@ func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (serv
 	cfg := parts.server
 	options := o.Config.Keystore.Options()
 	options.Changed = logState(o.Log)
-	shelf := &upkeep.Shelf{Store: f.store, Audit: f.log, PolicyHash: cfg.Policy.Hash()}
+	shelf := &upkeep.Shelf{Store: f.store, Audit: f.log, PolicyHash: cfg.Policy.Hash}
 	keys := keystore.New(parts.backend, shelf, options)
 	if err := loadKeys(ctx, o, keys); err != nil {
 		return cfg, fmt.Errorf("keys: %w", err)
@@ -239,7 +235,7 @@ func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (serv
 	keeping := o.Config.Keystore.Upkeep()
 	keeping.Namespace, keeping.Keystore, keeping.Tokenizer = server.DefaultNamespace, keys, tokens
 	keeping.Store = f.store
-	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash(), o.Log
+	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash, o.Log
 	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, f.store, keys, upkeep.New(keeping)
 	cfg.Audit, cfg.Segments = f.log, f.segments
 	return cfg, nil
@@ -278,7 +274,7 @@ const systemEventTimeout = 10 * time.Second
 
 // systemEvent commits something that the service does by itself, with what is
 // prepared for it; anew if another replica was faster.
-func systemEvent(ctx context.Context, log *audit.Log, p *policy.Policy, action string, prepare func(*tokenizer.Unit) error) error {
+func systemEvent(ctx context.Context, log *audit.Log, p *policy.Live, action string, prepare func(*tokenizer.Unit) error) error {
 	ctx, cancel := context.WithTimeout(ctx, systemEventTimeout)
 	defer cancel()
 	for {
