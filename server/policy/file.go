@@ -35,7 +35,10 @@ func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
 		return nil, p.err()
 	}
 	sum := sha256.Sum256(data)
-	return &Policy{hex.EncodeToString(sum[:]), callers, notes.err()}, nil
+	return &Policy{
+		hash: hex.EncodeToString(sum[:]), callers: callers,
+		file: file, rules: rules, actions: v.Actions, profiles: v.Profiles, notes: *notes,
+	}, nil
 }
 
 // readFile reads the keys of the file and all rules.

@@ -22,12 +22,21 @@
 // What an action is decides what a rule about it must say: see ActionKind.
 package policy
 
+import "slices"
+
 // Policy is a set of rules made ready for decisions. It never changes, and it
 // is safe for concurrent use.
 type Policy struct {
 	hash    string
 	callers map[string]*table
-	notes   error
+
+	// The rest is for explanations.
+
+	file     string
+	rules    []rule
+	actions  map[string]ActionKind
+	profiles map[string]ProfileVocabulary
+	notes    problems
 }
 
 // Hash returns the SHA-256 hash of the file's bytes, in hexadecimal. Two
@@ -37,7 +46,10 @@ func (p *Policy) Hash() string { return p.hash }
 // Notes returns what is to be noted about the file though it is good: what its
 // rules allow in vain. It is nil if there is nothing, and else like the error of
 // Parse.
-func (p *Policy) Notes() error { return p.notes }
+func (p *Policy) Notes() error {
+	notes := problems{file: p.notes.file, list: slices.Clone(p.notes.list), more: p.notes.more}
+	return notes.err()
+}
 
 // Request is what is to be decided.
 type Request struct {

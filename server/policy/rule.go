@@ -12,12 +12,13 @@ import (
 
 // rule is a rule of the file. It allows each combination of what it names.
 type rule struct {
-	name     string
-	callers  []string
-	actions  []string
-	profiles []string
-	purposes []string
-	reveal   forms // none unless an action is a RevealAction
+	line, column int
+	name         string
+	callers      []string
+	actions      []string
+	profiles     []string
+	purposes     []string
+	reveal       forms // none unless an action is a RevealAction
 }
 
 var (
@@ -46,7 +47,7 @@ func (rr ruleReader) read(n *yaml.Node, index int) rule {
 	if !ok {
 		return rule{}
 	}
-	var r rule
+	r := rule{line: n.Line, column: n.Column}
 	r.name = rr.name(s)
 	if _, ok := s.keys["description"]; ok {
 		s.text("description")

@@ -56,7 +56,7 @@ func compile(rules []rule, actions map[string]ActionKind) (callers map[string]*t
 	for caller, numbers := range named {
 		t := shared[string(numbers)]
 		if t == nil {
-			t = &table{make(map[string]actionGrant), make(map[target]grant)}
+			t = newTable()
 			shared[string(numbers)] = t
 			for ; len(numbers) > 0; numbers = numbers[4:] {
 				r := rules[binary.BigEndian.Uint32(numbers)]
@@ -76,6 +76,8 @@ func compile(rules []rule, actions map[string]ActionKind) (callers map[string]*t
 func (r rule) size() int {
 	return len(r.actions) * max(len(r.profiles), 1) * max(len(r.purposes), 1)
 }
+
+func newTable() *table { return &table{make(map[string]actionGrant), make(map[target]grant)} }
 
 // add adds what a rule allows to what the rules before it do.
 func (t *table) add(r rule, actions map[string]ActionKind) {

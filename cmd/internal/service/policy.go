@@ -17,8 +17,8 @@ import (
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// loadPolicy reads the policy file against the method table and the profiles.
-func loadPolicy(c *config.Config) (*policy.Policy, error) {
+// LoadPolicy reads the policy file against the method table and the profiles.
+func LoadPolicy(c *config.Config) (*policy.Policy, error) {
 	data, err := read("policy", c.Policy)
 	if err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func load(o Options) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
-	rules, err := loadPolicy(c)
+	rules, err := LoadPolicy(c)
 	if err != nil {
 		return loaded{}, err
 	}

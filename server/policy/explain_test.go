@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestExplain(t *testing.T) {
+	p := mustParse(t, sample)
+	for _, row := range []struct {
+		name    string
+		request Request
+		want    string // reason or rule, then the nearest rules and what they lack
+	}{
+		{"allowed", Request{payments, "detokenize", "card", "refund", Full}, "payments-charge"},
+		{"no purpose", Request{payments, "detokenize", "card", "fraud", Full}, "PURPOSE_NOT_ALLOWED payments-charge:purpose payments-again:purpose"},
+		{"too much", Request{support, "detokenize", "card", "support", Full}, "REVEAL_NOT_ALLOWED support:reveal"},
+		{"another profile", Request{checkout, "tokenize", "ssn", "", Unspecified}, "NO_RULE shop-tokenize:profile"},
+		{"another caller", Request{"cn:nobody", "reflect", "", "", Unspecified}, "NO_RULE payments-again:caller reflection:caller"},
+		{"another action", Request{support, "tokenize", "card", "", Unspecified}, "NO_RULE shop-tokenize:caller payments-again:caller support:action"},
+		{"nothing near", Request{"cn:nobody", "detokenize", "note", "marketing", Full}, "NO_RULE payments-charge:caller,profile,purpose payments-again:caller,profile,purpose"},
+	} {
+		e := p.Explain(row.request)
+		if e.Decision != p.Decide(row.request) {
+			t.Errorf("%s: it explains another decision, %+v", row.name, e.Decision)
+		}
+		got := string(e.Reason) + e.Rule
+		for _, m := range e.Near {
+			got += " " + m.Rule + ":"
+			for i, part := range m.Lacks {
+				if i > 0 {
+					got += ","
+				}
+				got += string(part)
+			}
+		}
+		if got != row.want {
+			t.Errorf("%s: %s; want %s", row.name, got, row.want)
+		}
+	}
+	if e := p.Explain(Request{support, "detokenize", "card", "support", Full}); e.Near[0].Line != 27 || e.Near[0].Names != "reveal is MASKED" {
+		t.Errorf("where and what the nearest rule is: %+v", e.Near[0])
+	}
+	if e := p.Explain(Request{payments, "detokenize", "card", "refund", Full}); e.Line != 15 {
+		t.Errorf("the rule that allows is at line %d", e.Line)
+	}
+	many := new(strings.Builder)
+	many.WriteString("version: 1\nrules:\n")
+	for i := range 50 {
+		fmt.Fprintf(many, "  - {name: r%d, callers: [\"cn:c%d\"], actions: [reflect]}\n", i, i)
+	}
+	if e := mustParse(t, many.String()).Explain(Request{"cn:x", "reflect", "", "", Unspecified}); len(e.Near) != maxNear {
+		t.Errorf("%d of 50 rules that are as near are told", len(e.Near))
+	}
+}
+
+// For each request there is: one that is denied lacks something of each rule, or could
+// not choose among parts; one that is allowed lacks nothing of the rule that allows it.
+func TestExplainAgreesWithDecide(t *testing.T) {
+	p := mustParse(t, sample)
+	for _, caller := range []string{checkout, payments, support, "dns:checkout.example", "cn:x"} {
+		for action, kind := range vocabulary.Actions {
+			for profile := range vocabulary.Profiles {
+				for _, purpose := range []string{"charge", "refund", "support", "x"} {
+					for reveal := range Routing + 1 {
+						r := Request{caller, action, profile, purpose, reveal}
+						e, met := p.Explain(r), []string(nil)
+						for _, rule := range p.rules {
+							if len(p.lacks(rule, r)) == 0 {
+								met = append(met, rule.name)
+							}
+						}
+						if e.Allowed != (len(met) > 0) || e.Allowed && kind != RevealAction && met[0] != e.Rule || e.Allowed && !slices.Contains(met, e.Rule) {
+							t.Errorf("%+v: %+v, and the rules %v are met", r, e.Decision, met)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestWho(t *testing.T) {
+	p := mustParse(t, sample)
+	for _, row := range []struct {
+		query Query
+		want  []string
+	}{
+		{Query{Profile: "ssn"}, []string{"cn:support by support"}},
+		{Query{Profile: "card", Reveal: Full}, []string{payments + " by payments-charge", payments + " by payments-again"}},
+		{Query{Profile: "card", Reveal: Masked}, []string{"cn:support by support", payments + " by payments-look", payments + " by payments-charge", payments + " by payments-again"}},
+		{Query{Action: "tokenize"}, []string{"dns:checkout.example by shop-tokenize", checkout + " by shop-tokenize", payments + " by payments-again"}},
+		{Query{Purpose: "refund"}, []string{payments + " by payments-charge"}},
+		{Query{Action: "reflect", Profile: "card"}, nil},
+	} {
+		var got []string
+		for _, a := range p.Who(row.query) {
+			got = append(got, a.Caller+" by "+a.Rule)
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("%+v: %v; want %v", row.query, got, row.want)
+		}
+	}
+	all := p.Who(Query{Action: "detokenize", Profile: "card", Reveal: Full, Purpose: "charge"})
+	if a := all[1]; !slices.Equal(a.Actions, []string{"detokenize"}) || !slices.Equal(a.Profiles, []string{"card"}) ||
+		!slices.Equal(a.Purposes, []string{"charge"}) || !slices.Equal(a.Reveal, []string{"FULL"}) || a.Line != 21 {
+		t.Errorf("an access is not narrowed to what was asked: %+v", a)
+	}
+}
+
+func TestLint(t *testing.T) {
+	flaws := func(text string) (got []string) {
+		for _, f := range mustParse(t, text).Lint() {
+			got = append(got, fmt.Sprintf("%s %s", f.Rule, f.Flaw))
+		}
+		return got
+	}
+	callers := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf(`"cn:c%d"`, i))
+		}
+		return strings.Join(list, ", ")
+	}
+	rule := func(name, callers, actions, rest string) string {
+		return fmt.Sprintf("  - {name: %s, callers: [%s], actions: [%s]%s}\n", name, callers, actions, rest)
+	}
+	const cards = ", profiles: [card], purposes: [charge], reveal: "
+	for _, row := range []struct {
+		name, rules string
+		want        []string
+	}{
+		{"nothing", rule("a", callers(1), "reflect", ""), nil},
+		{"the same again", rule("a", callers(2), "reflect", "") + rule("b", callers(1), "reflect", ""), []string{"b shadowed"}},
+		{"one caller more", rule("a", callers(1), "reflect", "") + rule("b", callers(2), "reflect", ""), nil},
+		{"less of it", rule("a", callers(1), "detokenize", cards+"FULL") + rule("b", callers(1), "detokenize", cards+"MASKED"), []string{"b shadowed"}},
+		{"more of it", rule("a", callers(1), "detokenize", cards+"MASKED") + rule("b", callers(1), "detokenize", cards+"FULL"), nil},
+		{"two together", rule("a", callers(1), "detokenize", cards+"MASKED") + rule("b", callers(1), "detokenize", cards+"LAST4") +
+			rule("c", callers(1), "detokenize", cards+"[MASKED, LAST4]"), []string{"c shadowed"}},
+		{"two callers, two rules", rule("a", `"cn:c0"`, "reflect", "") + rule("b", `"cn:c1"`, "reflect", "") + rule("c", callers(2), "reflect", ""), []string{"c shadowed"}},
+		{"many see it", rule("a", callers(MaxFullCallers+1), "detokenize", cards+"FULL"), []string{"a broad"}},
+		{"some see it", rule("a", callers(MaxFullCallers), "detokenize", cards+"FULL"), nil},
+		{"many see the mask", rule("a", callers(MaxFullCallers+1), "detokenize", cards+"MASKED"), nil},
+	} {
+		if got := flaws("version: 1\nrules:\n" + row.rules); !slices.Equal(got, row.want) {
+			t.Errorf("%s: %v; want %v", row.name, got, row.want)
+		}
+	}
+}
