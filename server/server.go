@@ -167,7 +167,6 @@ func (s *Server) options(config *tls.Config) []grpc.ServerOption {
 	return append(TransportOptions(s.limits),
 		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log, s.allowCommonName}),
 		grpc.ForceServerCodecV2(newLateCodec()),
-		grpc.NumStreamWorkers(callWorkers),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
 	)
 }
@@ -177,6 +176,7 @@ func (s *Server) options(config *tls.Config) []grpc.ServerOption {
 func TransportOptions(l Limits) []grpc.ServerOption {
 	l = l.withDefaults()
 	return []grpc.ServerOption{
+		grpc.NumStreamWorkers(callWorkers),
 		grpc.ConnectionTimeout(l.Handshake),
 		grpc.MaxRecvMsgSize(l.MessageSize),
 		grpc.MaxSendMsgSize(l.MessageSize),

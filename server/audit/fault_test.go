@@ -181,11 +181,15 @@ func TestDamagedEntriesAreNotWritten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := newMemoryStore(1, 6)
-			want := slicesJoin(lines(store.text())[:3]...)
+			good := 3
+			if name == "previous hash" {
+				good = 2 // event 3 might as well be what is damaged
+			}
+			want := slicesJoin(lines(store.text())[:good]...)
 			damage(&store.entries[3])
 			dir := t.TempDir()
 			_, err := OpenSegments(ctx, dir, store, new(logBuffer).logger())
-			if !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), "event 4") {
+			if !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprint("event ", good+1)) {
 				t.Errorf("error %v", err)
 			}
 			wantText(t, dir, want)

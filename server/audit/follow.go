@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxEntries = 256     // read at once, at most
+	maxEntries = 255     // written at once, at most; one more is read, to check the last by
 	readAim    = 4 << 20 // bytes read at once, about
 	writeAim   = 1 << 20 // bytes written at once, about
 )
@@ -116,11 +116,11 @@ func (s *Segments) step(ctx context.Context) (more bool, err error) {
 	if err := s.rollback(); err != nil {
 		return false, err
 	}
-	entries, err := s.store.Entries(ctx, s.written.last, s.limit)
+	entries, err := s.store.Entries(ctx, s.written.last, s.limit+1)
 	if err != nil {
 		return false, err
 	}
-	if err := s.write(entries); err != nil {
+	if err := s.write(entries, s.limit); err != nil {
 		return false, err
 	}
 	if s.written != s.synced && (time.Until(s.due) <= 0 || s.written.offset-s.synced.offset >= maxUnsynced) {
@@ -128,7 +128,7 @@ func (s *Segments) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	more = len(entries) == s.limit
+	more = len(entries) > s.limit
 	s.adapt(entries)
 	return more, nil
 }
@@ -142,31 +142,34 @@ func (s *Segments) adapt(entries []tokenizer.Entry) {
 	switch {
 	case size > readAim:
 		s.limit = max(len(entries)*readAim/size, 1)
-	case len(entries) == s.limit && size < readAim/2:
+	case len(entries) > s.limit && size < readAim/2:
 		s.limit = min(2*s.limit, maxEntries)
 	}
 }
 
-// write writes entries. If one of them doesn't follow from the one before it, or isn't
-// what it was when the next was chained to it, those before it are written all the
-// same.
-func (s *Segments) write(entries []tokenizer.Entry) error {
+// write writes entries, up to a number of them. If one of them doesn't follow from the
+// one before it, or isn't what the next is chained to, those before it are written all
+// the same.
+func (s *Segments) write(entries []tokenizer.Entry, most int) error {
 	log := s.store.LogID()
 	end := s.written
 	s.buf = s.buf[:0]
-	for i, e := range entries {
+	for i, e := range entries[:min(most, len(entries))] {
 		hash := e.Hash()
-		whole := e.Sequence == end.last+1 && e.Prev == end.head
-		if i+1 < len(entries) {
-			whole = whole && hash == entries[i+1].Prev && fitsLine(e.Body)
-		} else {
-			whole = whole && validBody(e.Body) // nothing is chained to it
+		var damage string
+		switch next := i + 1; {
+		case e.Sequence != end.last+1 || e.Prev != end.head || !fitsLine(e.Body):
+			damage = "can't be the one that follows"
+		case next < len(entries) && hash != entries[next].Prev:
+			damage = "is not what the next is chained to"
+		case next == len(entries) && !validBody(e.Body): // nothing is chained to it
+			damage = "is not JSON"
 		}
-		if !whole {
+		if damage != "" {
 			if err := s.writeLines(end); err != nil {
 				return err
 			}
-			return fmt.Errorf("%w: event %d of the audit log", tokenizer.ErrDamaged, end.last+1)
+			return fmt.Errorf("%w: event %d of the audit log %s", tokenizer.ErrDamaged, end.last+1, damage)
 		}
 		before := len(s.buf)
 		s.buf = appendLine(s.buf, log, e, hash)

@@ -222,7 +222,7 @@ func (s *Store) failure(err error) error {
 	if errors.Is(err, tokenizer.ErrUnavailable) {
 		return err
 	}
-	if errors.Is(err, journal.ErrFull) || diskFull(err) {
+	if !errors.Is(err, journal.ErrBroken) && (errors.Is(err, journal.ErrFull) || diskFull(err)) {
 		return fmt.Errorf("%w: %w", tokenizer.ErrUnavailable, err)
 	}
 	broken := fmt.Errorf("%w until restarted: %w", tokenizer.ErrUnavailable, err)
@@ -258,10 +258,12 @@ func (s *Store) settle(group []*write) (n int, changes []change, limit uint64, e
 	if err != nil {
 		return 0, nil, 0, err
 	}
+	probe := false
 	for n < len(group) && g.size < maxFrame {
 		w := group[n]
 		n++
 		if w.unit == nil {
+			probe = true
 			continue
 		}
 		if w.outcome, w.err = g.settle(*w.unit); w.err != nil && !unitFault(w.err) {
@@ -273,7 +275,10 @@ func (s *Store) settle(group []*write) (n int, changes []change, limit uint64, e
 			return 0, nil, 0, err
 		}
 	}
-	changes, err = g.finish()
+	if changes, err = g.finish(); probe && len(changes) == 0 && err == nil {
+		// To find out whether a write works something has to be written.
+		changes = append(changes, change{metaID, string(nextIDKey), g.meta.get(nextIDKey)})
+	}
 	return n, changes, limit, err
 }
 

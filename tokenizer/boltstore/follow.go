@@ -72,13 +72,14 @@ func (s *Store) follow() {
 		case <-s.behind:
 		}
 		s.gather()
-		err := s.withFile(context.Background(), s.checkpoint)
-		if err != nil {
+		if err := s.withFile(context.Background(), s.checkpoint); err != nil {
 			s.pause(pauseFull)
-			select {
-			case s.behind <- struct{}{}: // try again
-			default:
-			}
+		} else if s.activeSize() == 0 {
+			continue
+		}
+		select {
+		case s.behind <- struct{}{}: // again, for what is left
+		default:
 		}
 	}
 }

@@ -66,8 +66,8 @@ type view struct {
 }
 
 // view returns what the latest frame left. To go through the keys of buckets in
-// order, name them: others can only be looked up, and only while the commit loop
-// does nothing, or under s.state.
+// order, name them. If any is named, no other can be looked at; if none is, all can be
+// looked up, but only by the commit loop.
 //
 // The layers and the snapshot are of one moment, since a layer goes only after
 // the transaction that wrote it into the file.

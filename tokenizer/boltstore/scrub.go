@@ -68,7 +68,20 @@ type storeFile interface {
 // free then, some at a time, and what the journal needs no more. What file systems
 // and disks keep of what was overwritten (snapshots, copies on write, spare
 // blocks), and copies of the files, are beyond it.
+//
+// When ctx ends it returns, though a sync hangs that it has begun.
 func (s *Store) Scrub(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- s.scrub(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Store) scrub(ctx context.Context) error {
 	// What is committed from now on goes elsewhere in the journal, or it would keep what
 	// is there already.
 	for last := s.journal.Turn(); ; s.pause(time.Millisecond) {

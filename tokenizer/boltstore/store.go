@@ -231,20 +231,29 @@ func (s *Store) initialize(path string) error {
 	if err != nil {
 		return err
 	}
-	dir, name := filepath.Split(path)
-	if opened {
-		if files, err := filepath.Glob(filepath.Join(dir, name+journalSuffix+"-*")); err != nil || len(files) == 0 {
-			return fmt.Errorf("%w: the journal is missing, %s-*: it may have what the file has not", tokenizer.ErrDamaged, name+journalSuffix)
-		}
-	}
-	if s.journal, err = journal.Open(filepath.Dir(path), name+journalSuffix, s.logID, journal.Options{}); err != nil {
+	name := filepath.Base(path) + journalSuffix
+	if s.journal, err = journal.Open(filepath.Dir(path), name, s.logID, journal.Options{}); err != nil {
 		return damaged(err)
+	}
+	if opened && s.journal.Segments() == 0 {
+		return fmt.Errorf("%w: the journal is missing, %s-*: it may have what the file has not", tokenizer.ErrDamaged, name)
 	}
 	s.append = s.journal.Append
 	if err := s.guard(s.replay); err != nil {
 		return damaged(err)
 	}
+	if !opened && s.replayed.Frames > 0 {
+		return fmt.Errorf("%w: the journal goes on behind the file, which was closed when it had everything: the file is an older copy. "+
+			"Take the journal away to go on from there: %s-*", tokenizer.ErrDamaged, name)
+	}
+	if err := s.journal.Ready(); err != nil {
+		return err
+	}
 	return s.guard(func() error {
+		// From now on the file may lack what the journal has.
+		if err := s.change(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(openKey, []byte{1}) }); err != nil {
+			return err
+		}
 		_, err := s.writeFrame(nil)
 		return err
 	})
@@ -286,8 +295,7 @@ func (s *Store) prepare(tx *bbolt.Tx) (opened bool, err error) {
 	if n := copy(s.logID[:], meta.Get(logIDKey)); n != len(s.logID) {
 		return false, fmt.Errorf("%w: no log id", tokenizer.ErrDamaged)
 	}
-	opened = meta.Get(openKey) != nil
-	return opened, meta.Put(openKey, []byte{1})
+	return meta.Get(openKey) != nil, nil
 }
 
 // Recovered returns what Open found in the journal.
@@ -315,6 +323,9 @@ func create(tx *bbolt.Tx) error {
 // Close writes what has been handed to Commit, and closes the files when the bbolt
 // file has it all. Commits that come later fail with tokenizer.ErrUnavailable.
 // Readers must be done.
+//
+// It returns an error if the file doesn't have it all, or may not: what was committed is
+// in the journal then, and nothing is lost that is not taken away.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	already := s.closed
@@ -327,9 +338,9 @@ func (s *Store) Close() error {
 	<-s.done
 	close(s.stop)
 	<-s.followed
-	_ = s.withFile(context.Background(), func() error {
+	err := s.withFile(context.Background(), func() error {
 		if err := s.checkpointAll(); err != nil {
-			return err // the journal has it
+			return err
 		}
 		return s.change(func(tx *bbolt.Tx) error {
 			// Ids that nobody has been given are given back. If that fails they are
@@ -338,13 +349,16 @@ func (s *Store) Close() error {
 			return errors.Join(s.ids.giveBack(meta), meta.Delete(openKey))
 		})
 	})
+	if err != nil {
+		err = fmt.Errorf("the file has not all that is in the journal: %w", err)
+	}
 	s.file <- struct{}{}
 	defer func() { <-s.file }()
 	s.mu.Lock()
 	s.ended = true
 	s.mu.Unlock()
 	s.files.suspend()
-	return errors.Join(s.journal.Close(), s.db.Close())
+	return errors.Join(err, s.journal.Close(), s.db.Close())
 }
 
 // guard runs fn and turns a panic of bbolt, which is how it reports a damaged

@@ -23,6 +23,10 @@ type Options struct {
 	Known   bool   // values that have been tokenized before, and not new ones
 	Subject bool   // values are about somebody
 
+	// Rest, if set, waits until the target has done what it put off, and returns how
+	// long the processor worked for it.
+	Rest func(context.Context) time.Duration
+
 	// Progress is told what is done next.
 	Progress func(format string, args ...any)
 }
@@ -48,6 +52,9 @@ func Run(ctx context.Context, target, wire *Client, o Options) ([]Result, error)
 	if err != nil {
 		return nil, err
 	}
+	if o.Rest != nil {
+		o.Rest(ctx)
+	}
 	var results []Result
 	for _, w := range o.Workloads {
 		o.Progress("%v", w)
@@ -60,7 +67,8 @@ func Run(ctx context.Context, target, wire *Client, o Options) ([]Result, error)
 	return results, nil
 }
 
-// measure measures one workload.
+// measure measures one workload. What the target puts off, such as to write its file,
+// is no load on the wire's round, and counts as time of the target's.
 func measure(ctx context.Context, target, wire *Client, w Workload, load *load, o Options) (Result, error) {
 	var all, wireAll samples
 	var rates, wireRates, ratios []float64
@@ -72,10 +80,16 @@ func measure(ctx context.Context, target, wire *Client, w Workload, load *load, 
 				if _, err := w.run(ctx, c, load, warm); err != nil {
 					return Result{}, err
 				}
+				if c == target && o.Rest != nil {
+					o.Rest(ctx)
+				}
 			}
 			s, err := w.run(ctx, c, load, o.Duration)
 			if err != nil {
 				return Result{}, err
+			}
+			if c == target && o.Rest != nil {
+				s.took += o.Rest(ctx)
 			}
 			rate[k] = s.rate()
 			if c == target {

@@ -9,8 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/devkit"
 )
@@ -106,6 +109,42 @@ func (p *Process) Stop() error {
 		return fmt.Errorf("coatcheck %s: %w: %s", p.cmd.Args[1], err, strings.TrimSpace(said))
 	}
 	return nil
+}
+
+// tick is what /proc counts the time of processors in.
+const tick = 10 * time.Millisecond
+
+// Rest waits until the process has next to nothing to do, but no longer than some
+// seconds, and returns how long it has kept all processors busy meanwhile.
+func (p *Process) Rest(ctx context.Context) time.Duration {
+	const patience, glance = 5 * time.Second, 100 * time.Millisecond
+	began := processorTime(p.cmd.Process.Pid)
+	for last, end := began, time.Now().Add(patience); ctx.Err() == nil && time.Now().Before(end); {
+		time.Sleep(glance)
+		now := processorTime(p.cmd.Process.Pid)
+		if now-last <= tick {
+			break
+		}
+		last = now
+	}
+	return (processorTime(p.cmd.Process.Pid) - began) / time.Duration(runtime.NumCPU())
+}
+
+// processorTime returns how long processors have worked for a process; 0 if that can't
+// be told here.
+func processorTime(pid int) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // behind the name of the program
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * tick
 }
 
 // Resident returns how much memory of its own the process has in RAM.

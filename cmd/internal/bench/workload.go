@@ -144,7 +144,7 @@ func CardNumber(n uint64) string {
 func (l *load) tokenizeRequest(value string) *coatcheckv1.TokenizeRequest {
 	req := &coatcheckv1.TokenizeRequest{Profile: l.Profile, Value: value}
 	if l.Subject {
-		req.Subject = "customer-" + value[8:12] // ten thousand of them
+		req.Subject = "customer-" + value[11:15] // one of ten thousand, another for each value
 	}
 	return req
 }

@@ -136,6 +136,7 @@ func (b *benchmark) run(ctx context.Context) (err error) {
 	} else if process, err = bench.Start(ctx, "serve", "--config", path); err == nil {
 		defer func() { err = errors.Join(err, process.Stop()) }()
 		target, err = b.dial(process.Address, certs)
+		b.Rest = process.Rest
 	}
 	if err != nil {
 		return err

@@ -13,8 +13,9 @@
 //	CRC-32C(4) length(4) sequence(8) payload, and zeros up to the end of the page
 //
 // with big endian integers. The checksum is over the id of the journal and all that
-// follows it. Sequences ascend by one and never come again, so nothing of the
-// former contents of a segment can be taken for a new frame.
+// follows it. Sequences ascend by one and don't come again, so nothing of the
+// former contents of a segment can be taken for a new frame. (They would for who goes
+// back to an older state of what the journal is for, and keeps the journal.)
 //
 // A frame is written only after the one before is durable. So when a machine stops,
 // at most the last may be torn, and nobody was told that it is durable: it is cut
@@ -28,8 +29,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Sentinels. Those of the file system are wrapped too.
@@ -82,11 +85,15 @@ type Journal struct {
 	current  *segment   // that frames go to; nil: the next one that there is
 	full     []*segment // with frames that are not released, in order
 	free     []*segment
-	made     uint64 // number of the newest segment
-	last     uint64 // sequence of the newest frame
-	released uint64 // up to which sequence they are not needed any more
+	unclean  []*segment // free too, but kept for Scrub to overwrite; see Turn
+	turned   bool       // from Turn to the end of Scrub
+	spoiled  bool       // meanwhile one of those had to be used
+	made     uint64     // number of the newest segment
+	last     uint64     // sequence of the newest frame
+	released uint64     // up to which sequence they are not needed any more
 	broken   error
 	making   bool           // one is being made ahead
+	noRoom   time.Time      // when there was none for one
 	ahead    sync.WaitGroup // of who does
 	closed   bool
 }
@@ -216,23 +223,31 @@ func (j *Journal) room(padded int64) (*segment, uint64, error) {
 		return s, j.last + 1, nil
 	}
 	j.leave()
-	for i, s := range j.free {
-		if s.size-pageSize >= padded {
-			j.free = append(j.free[:i], j.free[i+1:]...)
-			j.current = s
-			break
-		}
-	}
-	if j.current == nil {
+	if j.current = take(&j.free, padded); j.current == nil {
 		j.made++
 		s, err := j.make(j.made, max(j.size, pageSize+padded))
 		if err != nil {
-			return nil, 0, err
+			if s = take(&j.unclean, padded); s == nil {
+				return nil, 0, err
+			}
+			j.spoiled = true
 		}
 		j.current = s
 	}
 	j.current.end, j.current.last = pageSize, 0
 	return j.current, j.last + 1, nil
+}
+
+// take takes the first segment off a list in which a frame finds room, nil if there is
+// none.
+func take(list *[]*segment, padded int64) *segment {
+	for i, s := range *list {
+		if s.size-pageSize >= padded {
+			*list = append((*list)[:i], (*list)[i+1:]...)
+			return s
+		}
+	}
+	return nil
 }
 
 // leave has the next frame go to another segment.
@@ -251,7 +266,11 @@ func (j *Journal) recycle() {
 		if s.last > j.released {
 			break
 		}
-		j.free = append(j.free, s)
+		if j.turned {
+			j.unclean = append(j.unclean, s)
+		} else {
+			j.free = append(j.free, s)
+		}
 		n++
 	}
 	j.full = append(j.full[:0], j.full[n:]...)
@@ -273,20 +292,65 @@ func (j *Journal) Released() uint64 {
 	return j.released
 }
 
-// Turn has frames go to another segment from now on, and returns the sequence of the
-// latest. Once that is released, Scrub overwrites all that was appended before.
+// Turn has frames go from now on to other segments than those in which anything is, and
+// returns the sequence of the latest. Once that is released, Scrub overwrites all that
+// was appended before.
 func (j *Journal) Turn() (sequence uint64) {
 	j.appending.Lock() // no frame is being written
 	defer j.appending.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.turned, j.spoiled = true, false
+	clean := j.free[:0]
+	for _, s := range j.free {
+		if s.used == pageSize {
+			clean = append(clean, s)
+		} else {
+			j.unclean = append(j.unclean, s)
+		}
+	}
+	j.free = clean
 	j.leave()
 	return j.last
 }
 
+// Ready makes a segment for the first frame, if there is none.
+//
+// Errors: ErrFull, or that of the file system.
+func (j *Journal) Ready() error {
+	j.appending.Lock()
+	defer j.appending.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.current != nil || len(j.free) > 0 {
+		return nil
+	}
+	j.made++
+	s, err := j.make(j.made, j.size)
+	if err == nil {
+		j.free = append(j.free, s)
+	}
+	return err
+}
+
+// Segments returns how many segments there are.
+func (j *Journal) Segments() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := len(j.full) + len(j.free) + len(j.unclean)
+	if j.current != nil {
+		n++
+	}
+	return n
+}
+
+// retryRoom is how long none is made ahead after there was no room: each attempt takes
+// what room there is, for a moment.
+const retryRoom = time.Second
+
 // makeAhead makes a segment if there is none to go on in. The lock is held.
 func (j *Journal) makeAhead() {
-	if len(j.free) > 0 || j.making || j.closed {
+	if len(j.free) > 0 || j.making || j.closed || time.Since(j.noRoom) < retryRoom {
 		return
 	}
 	j.making = true
@@ -299,18 +363,21 @@ func (j *Journal) makeAhead() {
 		j.making = false
 		if err == nil {
 			j.free = append(j.free, s)
-		} // else Append tries again, and says why
+		} else { // Append tries again, and says why
+			j.noRoom = time.Now()
+		}
 	})
 }
 
 // Scrub overwrites segments all of whose frames are released, and removes those beyond
 // the ones that are kept for what is to come. See Turn.
 //
-// Errors: that of the file system, or of ctx.
+// Errors: ErrFull if a segment that was to be overwritten had to be used, since there
+// was no room for another; that of the file system, or of ctx.
 func (j *Journal) Scrub(ctx context.Context) error {
 	j.mu.Lock()
-	taken := j.free
-	j.free = nil
+	taken := append(j.unclean, j.free...)
+	j.free, j.unclean = nil, nil
 	j.mu.Unlock()
 	var err error
 	for _, s := range taken {
@@ -320,6 +387,11 @@ func (j *Journal) Scrub(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err == nil && j.spoiled {
+		err = fmt.Errorf("%w, so that one was not overwritten", ErrFull)
+	}
+	j.turned = false
+	j.free, j.unclean = append(j.free, j.unclean...), nil // what came meanwhile
 	for _, s := range taken {
 		if clean := s.used == pageSize; clean && (s.size != j.size || len(j.free) >= spares) {
 			err = errors.Join(err, s.Close(), j.disk.remove(s.name))
@@ -361,11 +433,11 @@ func (j *Journal) Close() error {
 	j.ahead.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	all := append(j.full, j.free...)
+	all := slices.Concat(j.full, j.free, j.unclean)
 	if j.current != nil {
 		all = append(all, j.current)
 	}
-	j.current, j.full, j.free = nil, nil, nil
+	j.current, j.full, j.free, j.unclean = nil, nil, nil, nil
 	var errs []error
 	for _, s := range all {
 		errs = append(errs, s.Close())

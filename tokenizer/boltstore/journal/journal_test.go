@@ -486,3 +486,107 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
+
+// What was appended before Turn is gone from all segments after Scrub, though others
+// append meanwhile.
+func TestTurnAndScrubLeaveNothing(t *testing.T) {
+	d := newMemDisk()
+	j, _ := openReplayed(t, d, 0, 0, nil)
+	add := func(payload string) {
+		t.Helper()
+		if _, err := j.Append([]byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+		j.ahead.Wait()
+	}
+	const secret = "<what was deleted>"
+	left := func() (names []string) {
+		for name, f := range d.names {
+			if bytes.Contains(f.content, []byte(secret)) {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	add("first")
+	add(secret) // on the second page of the first segment
+	for range 6 {
+		add("fill") // and the next is in use
+	}
+	j.Release(8)
+	last := j.Turn()
+	for range 20 { // some segments full
+		add("of others")
+	}
+	j.Release(last + 20)
+	if err := j.Scrub(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if names := left(); len(names) > 0 {
+		t.Errorf("after Scrub %v have it", names)
+	}
+
+	// Where there is no room for another segment, commits come first; Scrub says so.
+	add(secret)
+	for range 6 {
+		add("fill")
+	}
+	j.Release(j.last)
+	d.full = true
+	last = j.Turn()
+	for range 20 {
+		add("of others")
+		j.Release(j.last)
+	}
+	if err := j.Scrub(t.Context()); !errors.Is(err, ErrFull) {
+		t.Errorf("a segment was used before it was overwritten, and Scrub says %v", err)
+	}
+	d.full = false
+	j.Turn()
+	add("of others")
+	j.Release(j.last)
+	if err := j.Scrub(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if names := left(); len(names) > 0 {
+		t.Errorf("after Scrub with room %v have it", names)
+	}
+	_ = last
+}
+
+// A process is killed before it has synced a frame, the next one goes on behind it, and
+// then the machine stops: what was acknowledged is there.
+func TestKillThenPowerCut(t *testing.T) {
+	for name, size := range map[string]int{
+		"small":                 10,
+		"as large as a segment": smallSegment - pageSize - frameHead,
+		"larger than a segment": 2 * smallSegment,
+	} {
+		for seed := range uint64(50) {
+			d := newMemDisk()
+			j, _ := openReplayed(t, d, 0, 0, nil)
+			if _, err := j.Append([]byte("first")); err != nil {
+				t.Fatal(err)
+			}
+			j.ahead.Wait()
+			// As Append does, up to its sync.
+			frame := append(make([]byte, frameHead), bytes.Repeat([]byte{7}, size)...)
+			s, sequence, err := j.room(roundUp(int64(len(frame))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.seal(frame, sequence)
+			if _, err := s.WriteAt(frame, s.end); err != nil {
+				t.Fatal(err)
+			}
+			want := frames{1: []byte("first"), 2: frame[frameHead:], 3: []byte("acknowledged")}
+			next, _ := openReplayed(t, d, 0, 2, want) // the kernel has all of it
+			if n, err := next.Append(want[3]); err != nil || n != 3 {
+				t.Fatal(n, err)
+			}
+			next.ahead.Wait()
+			openReplayed(t, d.crash(rand.New(rand.NewPCG(seed, 1))), 0, 3, want)
+		}
+		t.Log(name)
+	}
+}

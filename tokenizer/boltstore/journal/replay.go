@@ -64,9 +64,32 @@ func (j *Journal) Replay(after uint64, do func(sequence uint64, payload []byte) 
 			result.Cut, result.Place = frameHead+p.length, p.String()
 		}
 	}
+	if len(frames) > 0 {
+		if err := j.again(frames[len(frames)-1]); err != nil {
+			return result, err
+		}
+	}
 	j.last, j.released, j.broken = result.Last, after, nil
 	j.arrange(frames)
 	return result, nil
+}
+
+// again writes a frame once more and syncs. A process that was killed may have handed
+// the last one to the kernel, and not have synced it. Who goes on behind it must be sure
+// that the disk has it, and frames that come may be in another segment.
+func (j *Journal) again(p place) error {
+	frame := make([]byte, p.end()-p.offset)
+	_, err := p.segment.ReadAt(frame[:frameHead+p.length], p.offset)
+	if err == nil {
+		_, err = p.segment.WriteAt(frame, p.offset)
+	}
+	if err == nil {
+		err = p.segment.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %s: %w", p.segment.name, err)
+	}
+	return nil
 }
 
 // behind says where a frame should be that is missing.
