@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -140,7 +141,7 @@ func (s *Store) checkpoint() error {
 	if l == nil {
 		return nil
 	}
-	err := s.guard(func() error { return s.change(l.write) })
+	err := s.guard(func() error { return s.writeLayer(l) })
 	if err != nil {
 		err = s.failure(err)
 	}
@@ -190,15 +191,60 @@ func (s *Store) checkpointAll() error {
 	return s.checkpoint()
 }
 
-// write puts the changes of a layer into a transaction, in the order of keys: a
-// page that takes many in any order has to move most of what it holds for each.
-func (l *layer) write(tx *bbolt.Tx) (err error) {
-	for id := range l.buckets {
+// Bounds of a transaction that writes a part of a layer. bbolt has each page in memory
+// that a transaction changes, a few times over: a key that comes between others costs a
+// page, one behind all others only what it holds.
+const (
+	partSize = 32 << 20
+	pageCost = 4096
+)
+
+// writeLayer puts the changes of a layer into the file, in the order of keys: a page that
+// takes many in any order has to move most of what it holds for each. Large layers are
+// written in parts, each of other pages. The frames of a layer are needed until all of
+// it is there: then the last part says so.
+func (s *Store) writeLayer(l *layer) error {
+	for from := (place{}); !from.end(); {
+		err := s.change(func(tx *bbolt.Tx) (err error) {
+			from, err = l.write(tx, from)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is a key of a bucket of a layer, from which on it has to be written.
+type place struct {
+	bucket bucketID
+	key    string
+}
+
+func (p place) end() bool { return p.bucket == buckets }
+
+// write puts a part of a layer into a transaction, and returns where the next begins.
+func (l *layer) write(tx *bbolt.Tx, from place) (next place, err error) {
+	cost := 0
+	for id := from.bucket; id < buckets; id, from.key = id+1, "" {
+		if l.buckets[id].Len() == 0 {
+			continue
+		}
 		b := tx.Bucket(bucketNames[id])
-		if bucketID(id) == recordsID || bucketID(id) == logBucketID {
+		if id == recordsID || id == logBucketID {
 			b.FillPercent = 0.95 // keys ascend, so that there is little to come between
 		}
-		l.buckets[id].Scan(func(key string, value []byte) bool {
+		last, _ := b.Cursor().Last()
+		last = bytes.Clone(last)
+		l.buckets[id].Ascend(from.key, func(key string, value []byte) bool {
+			if cost > partSize {
+				next = place{id, key}
+				return false
+			}
+			if cost += len(key) + len(value) + changeCost; key <= string(last) {
+				cost += pageCost
+			}
 			if value == nil {
 				err = b.Delete([]byte(key))
 			} else {
@@ -206,11 +252,11 @@ func (l *layer) write(tx *bbolt.Tx) (err error) {
 			}
 			return err == nil
 		})
-		if err != nil {
-			return err
+		if err != nil || next.key != "" {
+			return next, err
 		}
 	}
-	return tx.Bucket(metaBucket).Put(appliedKey, binary.BigEndian.AppendUint64(nil, l.frame))
+	return place{bucket: buckets}, tx.Bucket(metaBucket).Put(appliedKey, binary.BigEndian.AppendUint64(nil, l.frame))
 }
 
 // replay lays what the journal has, and the file hasn't, over it.

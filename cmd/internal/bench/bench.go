@@ -4,8 +4,8 @@
 package bench
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -46,7 +46,7 @@ type Result struct {
 }
 
 // Run measures the workloads on a server and on the wire. The rounds alternate
-// between the two.
+// between the two. What was measured before an error is returned with it.
 func Run(ctx context.Context, target, wire *Client, o Options) ([]Result, error) {
 	load, err := prepare(ctx, target, o)
 	if err != nil {
@@ -59,6 +59,9 @@ func Run(ctx context.Context, target, wire *Client, o Options) ([]Result, error)
 	for _, w := range o.Workloads {
 		o.Progress("%v", w)
 		r, err := measure(ctx, target, wire, w, load, o)
+		if ctx.Err() != nil {
+			return results, errors.New("interrupted")
+		}
 		if err != nil {
 			return results, fmt.Errorf("%v: %w", w, err)
 		}
@@ -132,10 +135,13 @@ func (s *samples) quantile(q float64) float64 {
 	return float64(s.each[min(int(q*float64(len(s.each))), len(s.each)-1)].Nanoseconds()) / 1000
 }
 
-func median[T cmp.Ordered](values []T) (m T) {
-	if len(values) == 0 {
-		return m
+// median returns the median, the mean of the two in the middle of an even number; 0 of
+// none.
+func median(values []float64) float64 {
+	n := len(values)
+	if n == 0 {
+		return 0
 	}
 	values = slices.Sorted(slices.Values(values))
-	return values[len(values)/2]
+	return (values[(n-1)/2] + values[n/2]) / 2
 }

@@ -72,6 +72,7 @@ func Start(ctx context.Context, args ...string) (*Process, error) {
 		return nil, err
 	}
 	p := &Process{cmd: exec.CommandContext(ctx, program, args...), said: make(chan string, 1)}
+	endWithUs(p.cmd)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {

@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -106,6 +108,10 @@ func (b *benchmark) run(ctx context.Context) (err error) {
 	if err := b.prepare(); err != nil {
 		return err
 	}
+	// A terminal that is closed and a pipe that nobody reads end it as others do, with
+	// everything removed.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGPIPE)
+	defer stop()
 	dir, err := os.MkdirTemp(b.dir, ".coatcheck-bench-")
 	if err != nil {
 		return err
@@ -143,16 +149,21 @@ func (b *benchmark) run(ctx context.Context) (err error) {
 	}
 	defer target.Close()
 	results, err := bench.Run(ctx, target, wireClient, b.Options)
-	if err != nil {
-		return err
+	if len(results) > 0 || err == nil {
+		err = errors.Join(err, b.print(results, process, filepath.Join(dir, "instance")))
 	}
+	return err
+}
+
+// print prints what was measured, and what the server takes up, if it is ours.
+func (b *benchmark) print(results []bench.Result, process *bench.Process, dir string) error {
 	if b.json {
 		return printJSON(b.env.Stdout, results)
 	}
 	if err := printResults(b.env.Stdout, results); err != nil || process == nil {
 		return err
 	}
-	return printCosts(b.env.Stdout, process, filepath.Join(dir, "instance"))
+	return printCosts(b.env.Stdout, process, dir)
 }
 
 // dial connects to a server of the instance, as its callers.
