@@ -29,8 +29,10 @@ const (
 
 // publish lays what a frame holds over what there is.
 func (s *Store) publish(frame uint64, changes []change) {
+	sum := s.journal.Sum()
 	s.state.Lock()
 	s.active.add(frame, changes)
+	s.active.sum = sum
 	s.state.Unlock()
 	select {
 	case s.behind <- struct{}{}:
@@ -256,7 +258,7 @@ func (l *layer) write(tx *bbolt.Tx, from place) (next place, err error) {
 			return next, err
 		}
 	}
-	return place{bucket: buckets}, tx.Bucket(metaBucket).Put(appliedKey, binary.BigEndian.AppendUint64(nil, l.frame))
+	return place{bucket: buckets}, tx.Bucket(metaBucket).Put(appliedKey, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, l.frame), l.sum))
 }
 
 // replay lays what the journal has, and the file hasn't, over it.
@@ -268,8 +270,9 @@ func (s *Store) replay() (err error) {
 	stored := v.bucket(metaID).get(appliedKey)
 	v.close()
 	applied := uint64(0)
-	if len(stored) == 8 {
+	if len(stored) == 12 {
 		applied = binary.BigEndian.Uint64(stored)
+		s.journal.Expect(binary.BigEndian.Uint32(stored[8:]))
 	} else if stored != nil {
 		return fmt.Errorf("%w: up to which frame the journal is in the file", tokenizer.ErrDamaged)
 	}
@@ -278,9 +281,10 @@ func (s *Store) replay() (err error) {
 		if err != nil {
 			return fmt.Errorf("%w: frame %d of the journal: %w", tokenizer.ErrDamaged, frame, err)
 		}
-		s.publish(frame, changes)
+		s.active.add(frame, changes)
 		return nil
 	})
+	s.active.sum = s.journal.Sum()
 	return err
 }
 

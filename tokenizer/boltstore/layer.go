@@ -41,6 +41,7 @@ type change struct {
 type layer struct {
 	buckets [buckets]btree.Map[string, []byte]
 	frame   uint64 // the latest in it
+	sum     uint32 // its checksum in the journal
 	size    int    // of what it takes up in memory, about
 }
 

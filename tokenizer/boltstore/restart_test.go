@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -154,6 +155,77 @@ func TestALaterJournalIsRefused(t *testing.T) {
 	if entries, err := s.Entries(t.Context(), 0, 10); err != nil || len(entries) != 1 {
 		t.Errorf("%d entries, %v; want 1", len(entries), err)
 	}
+}
+
+// Two stores that went on from one, each by itself: the journal of the one is refused
+// beside the file of the other, and that changes nothing.
+func TestTheJournalOfAnotherHistoryIsRefused(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, base)
+	commitEvent(t, s)
+	closeChecked(t, s)
+	var paths [2]string
+	for i := range paths {
+		paths[i] = filepath.Join(t.TempDir(), "store.db")
+		copyFile(t, base, paths[i])
+		for _, name := range segmentsOf(t, base) {
+			copyFile(t, name, filepath.Join(filepath.Dir(paths[i]), filepath.Base(name)))
+		}
+		s := open(t, paths[i])
+		commit := func() {
+			t.Helper()
+			own := func(tokenizer.Outcome) []byte { return fmt.Append(nil, "event of ", i) }
+			if _, err := s.Commit(t.Context(), tokenizer.Unit{Event: own}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 + 3*i {
+			commit()
+		}
+		follow(t, s)
+		commit()
+		paths[i] = copyFiles(t, s) // as after a crash
+		closeChecked(t, s)
+	}
+	mixed := filepath.Join(t.TempDir(), "store.db")
+	put := func(from string) {
+		for _, name := range segmentsOf(t, mixed) {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range segmentsOf(t, from) {
+			copyFile(t, name, filepath.Join(filepath.Dir(mixed), filepath.Base(name)))
+		}
+	}
+	copyFile(t, paths[0], mixed)
+	put(paths[1])
+	for range 2 {
+		if _, err := Open(mixed); !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), "another history") {
+			t.Fatalf("with the journal of another history: %v", err)
+		}
+	}
+	put(paths[0])
+	s = open(t, mixed)
+	defer closeChecked(t, s)
+	if entries, err := s.Entries(t.Context(), 0, 10); err != nil || len(entries) != 4 {
+		t.Errorf("%d entries, %v; want 4", len(entries), err)
+	}
+}
+
+// A segment that can't be made, for whatever reason, is no reason to give up.
+func TestASegmentThatCannotBeMadeIsTriedAgain(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	defer closeChecked(t, s)
+	whole := s.append
+	s.append = func(...[]byte) (uint64, error) {
+		return 0, fmt.Errorf("%w: %w", journal.ErrFull, syscall.EMFILE)
+	}
+	if _, err := s.Commit(t.Context(), tokenizer.Unit{Event: event}); !errors.Is(err, tokenizer.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	s.append = whole
+	commitEvent(t, s)
 }
 
 // While nothing can be written Check says so each time, and a journal that is broken

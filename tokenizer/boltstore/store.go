@@ -11,8 +11,8 @@
 // The file holds seven buckets:
 //
 //	meta      format, log_id, next_id (the first id that is not reserved),
-//	          applied (the latest frame of the journal that the file has), and
-//	          open (the file may lack what the journal has)
+//	          applied (the latest frame of the journal that the file has, and its
+//	          checksum), and open (the file may lack what the journal has)
 //	records   id (8 bytes, big endian) → tokenizer.Record
 //	claims    key → class, version and namespace of the key that it is under,
 //	          and value; see claims.go
@@ -233,6 +233,9 @@ func (s *Store) initialize(path string) error {
 	}
 	name := filepath.Base(path) + journalSuffix
 	if s.journal, err = journal.Open(filepath.Dir(path), name, s.logID, journal.Options{}); err != nil {
+		if !opened {
+			err = fmt.Errorf("%w. The file was closed when it had everything: take the journal away to go on without it, %s-*", err, name)
+		}
 		return damaged(err)
 	}
 	if opened && s.journal.Segments() == 0 {

@@ -53,7 +53,7 @@ func (j *Journal) make(number uint64, size int64) (*segment, error) {
 	name := j.nameOf(number)
 	f, err := j.disk.create(name + temporaryEnd)
 	if err == nil {
-		err = fill(f, j.head(), size)
+		err = fill(f, j.head(size), size)
 		if err == nil {
 			err = j.disk.rename(name+temporaryEnd, name)
 		}
@@ -65,13 +65,10 @@ func (j *Journal) make(number uint64, size int64) (*segment, error) {
 			_ = j.disk.remove(name + temporaryEnd) // or Open does
 		}
 	}
-	switch {
-	case err == nil:
-		return &segment{file: f, name: name, size: size, used: pageSize}, nil
-	case noRoom(err):
-		return nil, fmt.Errorf("%w: %w", ErrFull, err)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrFull, name, err)
 	}
-	return nil, fmt.Errorf("journal: make %s: %w", name, err)
+	return &segment{file: f, name: name, size: size, used: pageSize}, nil
 }
 
 // fill writes a whole segment, so that later writes neither need room nor change

@@ -10,12 +10,14 @@
 // their own, so that no write touches what was acknowledged before, even if the
 // machine stops in the middle of one:
 //
-//	CRC-32C(4) length(4) sequence(8) payload, and zeros up to the end of the page
+//	CRC-32C(4) length(4) sequence(8) CRC-32C of the frame before(4) payload, and zeros
+//	up to the end of the page
 //
 // with big endian integers. The checksum is over the id of the journal and all that
 // follows it. Sequences ascend by one and don't come again, so nothing of the
-// former contents of a segment can be taken for a new frame. (They would for who goes
-// back to an older state of what the journal is for, and keeps the journal.)
+// former contents of a segment can be taken for a new frame. They do come again for who
+// goes back to an older state of what the journal is for: but then what follows on a
+// frame is told by its checksum.
 //
 // A frame is written only after the one before is durable. So when a machine stops,
 // at most the last may be torn, and nobody was told that it is durable: it is cut
@@ -31,15 +33,14 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
 
 // Sentinels. Those of the file system are wrapped too.
 var (
-	// ErrFull says that there was no room to make a segment. Nothing was written,
-	// and it may be tried again.
-	ErrFull = errors.New("journal: no room for another segment")
+	// ErrFull says that no segment could be made, most often for want of room. Nothing
+	// was written, and it may be tried again.
+	ErrFull = errors.New("journal: another segment can't be made")
 
 	// ErrDamaged says that what is in the files is not what was written.
 	ErrDamaged = errors.New("journal: damaged")
@@ -54,7 +55,7 @@ var (
 const pageSize = 4096
 
 // frameHead is how long a frame is before its payload.
-const frameHead = 16
+const frameHead = 20
 
 // MaxFrame is the longest payload of a frame; the shortest has a byte.
 const MaxFrame = math.MaxInt32 - 2*pageSize
@@ -90,6 +91,7 @@ type Journal struct {
 	spoiled  bool       // meanwhile one of those had to be used
 	made     uint64     // number of the newest segment
 	last     uint64     // sequence of the newest frame
+	sum      uint32     // its checksum; 0 if it isn't known
 	released uint64     // up to which sequence they are not needed any more
 	broken   error
 	making   bool           // one is being made ahead
@@ -106,6 +108,17 @@ type segment struct {
 	end  int64  // of the last frame
 	last uint64 // its sequence
 	used int64  // up to where there may be anything
+}
+
+// Expect says what checksum the frame has behind which Replay begins, as Sum has told;
+// 0 if that isn't known.
+func (j *Journal) Expect(sum uint32) { j.sum = sum }
+
+// Sum returns the checksum of the latest frame, 0 if it isn't known.
+func (j *Journal) Sum() uint32 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sum
 }
 
 // Open opens the segments with a prefix in a directory, or none if there are none.
@@ -151,13 +164,17 @@ func (j *Journal) open(name string, number uint64) error {
 	j.made = max(j.made, number)
 	head := make([]byte, pageSize)
 	if size < pageSize {
-		return fmt.Errorf("%w: %s is cut short", ErrDamaged, name)
+		return fmt.Errorf("%w: %s is cut short: it has %d bytes", ErrDamaged, name, size)
 	}
 	if _, err := s.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("journal: %s: %w", name, err)
 	}
-	if err := j.checkHead(head); err != nil {
+	made, err := j.checkHead(head)
+	if err != nil {
 		return fmt.Errorf("%w: %s %w", ErrDamaged, name, err)
+	}
+	if made != size {
+		return fmt.Errorf("%w: %s is cut short: it has %d bytes of %d", ErrDamaged, name, size, made)
 	}
 	return nil
 }
@@ -186,7 +203,7 @@ func (j *Journal) Append(pieces ...[]byte) (sequence uint64, err error) {
 	for _, p := range pieces {
 		frame = append(frame, p...)
 	}
-	j.seal(frame, sequence)
+	sum := j.seal(frame, sequence, j.sum)
 	frame = append(frame, make([]byte, int(padded)-len(frame))...)
 	if j.buffer = frame; cap(frame) > int(j.size) {
 		j.buffer = nil // it isn't often that large
@@ -202,7 +219,7 @@ func (j *Journal) Append(pieces ...[]byte) (sequence uint64, err error) {
 	}
 	s.end += padded
 	s.last, s.used = sequence, max(s.used, s.end)
-	j.last = sequence
+	j.last, j.sum = sequence, sum
 	if s.size-s.end < s.size/2 {
 		j.makeAhead()
 	}
@@ -462,21 +479,19 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// sum is the checksum of a frame.
-func (j *Journal) sum(frame []byte) uint32 {
+// sumOf is the checksum of a frame.
+func (j *Journal) sumOf(frame []byte) uint32 {
 	return crc32.Update(checksum(j.id[:]), castagnoli, frame[4:])
 }
 
-// seal fills in what stands before the payload.
-func (j *Journal) seal(frame []byte, sequence uint64) {
+// seal fills in what stands before the payload, and returns the checksum.
+func (j *Journal) seal(frame []byte, sequence uint64, before uint32) uint32 {
 	binary.BigEndian.PutUint32(frame[4:], uint32(len(frame)-frameHead))
 	binary.BigEndian.PutUint64(frame[8:], sequence)
-	binary.BigEndian.PutUint32(frame, j.sum(frame))
+	binary.BigEndian.PutUint32(frame[16:], before)
+	sum := j.sumOf(frame)
+	binary.BigEndian.PutUint32(frame, sum)
+	return sum
 }
 
 func roundUp(n int64) int64 { return (n + pageSize - 1) &^ (pageSize - 1) }
-
-// noRoom says whether an error is that of a disk that is full.
-func noRoom(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
-}

@@ -240,7 +240,7 @@ func TestFlippedBits(t *testing.T) {
 		}
 		j.ahead.Wait()
 		written[sequence] = p
-		where[sequence] = place{j.current, j.current.end - roundUp(int64(frameHead+len(p))), sequence, int64(len(p))}
+		where[sequence] = place{segment: j.current, offset: j.current.end - roundUp(int64(frameHead+len(p))), sequence: sequence, length: int64(len(p))}
 	}
 	const last, applied = 12, 3
 	_ = j.Close()
@@ -341,7 +341,11 @@ func TestForeign(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "j-00000002"), 5*pageSize); err != nil {
 		t.Fatal(err)
 	}
-	refused("a segment is cut", "is missing behind frame", 7)
+	refused("a segment is cut", "j-00000002 is cut short", 7)
+	if err := os.Truncate(filepath.Join(dir, "j-00000002"), smallSegment); err != nil {
+		t.Fatal(err)
+	}
+	refused("a segment has lost its end", "is missing behind frame", 7)
 	if err := os.WriteFile(filepath.Join(dir, "j-00000009"), make([]byte, 2*pageSize), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -434,7 +438,7 @@ func FuzzReplay(f *testing.F) {
 	f.Add(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, 1<<31), 1))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		d := newMemDisk()
-		head := (&Journal{id: testID}).head()
+		head := (&Journal{id: testID}).head(int64(pageSize + len(content)))
 		d.names["j-00000001"] = &memFile{disk: d, content: append(head, content...)}
 		j, err := Open("", "j", testID, Options{SegmentSize: smallSegment, disk: d})
 		if err != nil {
@@ -575,7 +579,7 @@ func TestKillThenPowerCut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			j.seal(frame, sequence)
+			j.seal(frame, sequence, j.sum)
 			if _, err := s.WriteAt(frame, s.end); err != nil {
 				t.Fatal(err)
 			}
@@ -588,5 +592,72 @@ func TestKillThenPowerCut(t *testing.T) {
 			openReplayed(t, d.crash(rand.New(rand.NewPCG(seed, 1))), 0, 3, want)
 		}
 		t.Log(name)
+	}
+}
+
+// A journal that went on from another history is refused, where it parts from ours and
+// where only one frame has the place of ours.
+func TestAnotherHistory(t *testing.T) {
+	ours, theirs := newMemDisk(), newMemDisk()
+	for _, d := range []*memDisk{ours, theirs} {
+		j, _ := openReplayed(t, d, 0, 0, nil)
+		for n := range 4 {
+			payload := fmt.Sprint("frame ", n)
+			if d == theirs && n > 0 {
+				payload += " of theirs"
+			}
+			if _, err := j.Append([]byte(payload)); err != nil {
+				t.Fatal(err)
+			}
+			j.ahead.Wait()
+		}
+	}
+	sumAt := func(d *memDisk, after uint64) (sum uint32) {
+		j, err := Open("", "j", testID, Options{SegmentSize: smallSegment, disk: d})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range j.free {
+			frames, _, err := j.scan(s, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range frames {
+				if p.sequence == after {
+					sum = p.sum
+				}
+			}
+		}
+		return sum
+	}
+	for after := range uint64(5) {
+		for name, row := range map[string]struct {
+			sum  uint32
+			good bool
+		}{
+			"ours": {sumAt(ours, after), true}, "theirs": {sumAt(theirs, after), after <= 1}, "unknown": {0, true},
+		} {
+			j, err := Open("", "j", testID, Options{SegmentSize: smallSegment, disk: ours})
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.Expect(row.sum)
+			r, err := j.Replay(after, func(uint64, []byte) error { return nil })
+			if good := err == nil; good != row.good || !good && (!errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "another history")) {
+				t.Errorf("%s, behind %d: %+v, %v", name, after, r, err)
+			}
+			if err == nil && (r.Last != 4 || j.Sum() != sumAt(ours, 4)) {
+				t.Errorf("%s, behind %d: %+v, the checksum of the last frame is %x", name, after, r, j.Sum())
+			}
+		}
+	}
+	// A frame that is there twice is told as that.
+	ours.names["j-00000009"] = ours.names["j-00000001"]
+	j, err := Open("", "j", testID, Options{SegmentSize: smallSegment, disk: ours})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Replay(0, func(uint64, []byte) error { return nil }); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "is there twice") {
+		t.Errorf("with a segment twice: %v", err)
 	}
 }

@@ -21,7 +21,9 @@ type place struct {
 	segment  *segment
 	offset   int64
 	sequence uint64
-	length   int64 // of the payload
+	length   int64  // of the payload
+	sum      uint32 // its checksum
+	before   uint32 // that of the frame before
 }
 
 func (p place) end() int64 { return p.offset + roundUp(frameHead+p.length) }
@@ -45,8 +47,20 @@ func (j *Journal) Replay(after uint64, do func(sequence uint64, payload []byte) 
 	}
 	slices.SortFunc(frames, func(a, b place) int { return cmp.Compare(a.sequence, b.sequence) })
 	result := Replayed{Last: after}
+	sum := j.sum
+	if len(frames) > 0 && frames[0].sequence == after && after > 0 {
+		if sum != 0 && frames[0].sum != sum {
+			return result, fmt.Errorf("%w: %v is frame %d of another history", ErrDamaged, frames[0], after)
+		}
+		sum, frames = frames[0].sum, frames[1:]
+	}
 	for i, p := range frames {
-		if p.sequence != result.Last+1 {
+		switch {
+		case p.sequence == result.Last && i > 0:
+			return result, fmt.Errorf("%w: frame %d is there twice, in %v and in %v", ErrDamaged, p.sequence, frames[i-1], p)
+		case p.sequence == result.Last+1 && sum != 0 && p.before != sum:
+			return result, fmt.Errorf("%w: %v is frame %d of another history: it doesn't follow on frame %d", ErrDamaged, p, p.sequence, result.Last)
+		case p.sequence != result.Last+1:
 			return result, fmt.Errorf("%w: frame %d is missing%s, and frame %d is there, in %v", ErrDamaged, result.Last+1, behind(frames[:i]), p.sequence, p)
 		}
 		payload := make([]byte, p.length)
@@ -57,7 +71,7 @@ func (j *Journal) Replay(after uint64, do func(sequence uint64, payload []byte) 
 			return result, err
 		}
 		result.Frames++
-		result.Last = p.sequence
+		result.Last, sum = p.sequence, p.sum
 	}
 	for _, p := range torn {
 		if p.sequence == result.Last+1 {
@@ -69,7 +83,7 @@ func (j *Journal) Replay(after uint64, do func(sequence uint64, payload []byte) 
 			return result, err
 		}
 	}
-	j.last, j.released, j.broken = result.Last, after, nil
+	j.last, j.sum, j.released, j.broken = result.Last, sum, after, nil
 	j.arrange(frames)
 	return result, nil
 }
@@ -125,8 +139,8 @@ func (j *Journal) arrange(frames []place) {
 // scanSize is how much of a segment is read at once to look for frames.
 const scanSize = 1 << 20
 
-// scan looks for frames behind a sequence in a segment, wherever they begin: those
-// that are whole, and those that look as if they had been begun.
+// scan looks for frames from a sequence on in a segment, wherever they begin: those
+// that are whole, and those behind it that look as if they had been begun.
 func (j *Journal) scan(s *segment, after uint64) (whole, torn []place, err error) {
 	var frame []byte
 	chunk := make([]byte, min(scanSize, s.size))
@@ -139,7 +153,10 @@ func (j *Journal) scan(s *segment, after uint64) (whole, torn []place, err error
 			}
 		}
 		head := chunk[at-from : at-from+frameHead]
-		p := place{s, at, binary.BigEndian.Uint64(head[8:]), int64(binary.BigEndian.Uint32(head[4:]))}
+		p := place{
+			segment: s, offset: at, sequence: binary.BigEndian.Uint64(head[8:]), length: int64(binary.BigEndian.Uint32(head[4:])),
+			sum: binary.BigEndian.Uint32(head), before: binary.BigEndian.Uint32(head[16:]),
+		}
 		at += pageSize
 		if p.length == 0 || p.length > MaxFrame || p.offset+frameHead+p.length > s.size {
 			continue
@@ -153,8 +170,8 @@ func (j *Journal) scan(s *segment, after uint64) (whole, torn []place, err error
 		} else if _, err := s.ReadAt(frame, p.offset); err != nil {
 			return nil, nil, err
 		}
-		switch good := binary.BigEndian.Uint32(frame) == j.sum(frame); {
-		case good && p.sequence > after:
+		switch good := p.sum == j.sumOf(frame); {
+		case good && p.sequence >= after:
 			whole = append(whole, p)
 			at = p.end()
 		case good:
@@ -168,26 +185,28 @@ func (j *Journal) scan(s *segment, after uint64) (whole, torn []place, err error
 
 // The first page of a segment:
 //
-//	magic(16) id(16) CRC-32C of these(4)
-var magic = [16]byte{'c', 'o', 'a', 't', 'c', 'h', 'e', 'c', 'k', ' ', 'j', 'r', 'n', 'l', 0, 1}
+//	magic(16) id(16) size of the segment(8) CRC-32C of these(4)
+var magic = [16]byte{'c', 'o', 'a', 't', 'c', 'h', 'e', 'c', 'k', ' ', 'j', 'r', 'n', 'l', 0, 2}
+
+const headSize = len(magic) + 16 + 8
 
 // head returns the first page.
-func (j *Journal) head() []byte {
+func (j *Journal) head(size int64) []byte {
 	page := make([]byte, pageSize)
 	n := copy(page, magic[:])
 	n += copy(page[n:], j.id[:])
-	binary.BigEndian.PutUint32(page[n:], checksum(page[:n]))
+	binary.BigEndian.PutUint64(page[n:], uint64(size))
+	binary.BigEndian.PutUint32(page[headSize:], checksum(page[:headSize]))
 	return page
 }
 
-// checkHead says what is wrong with a first page.
-func (j *Journal) checkHead(page []byte) error {
-	n := len(magic) + len(j.id)
-	switch {
-	case bytes.Equal(page[:n+4], j.head()[:n+4]):
-		return nil
-	case bytes.Equal(page[:len(magic)], magic[:]) && binary.BigEndian.Uint32(page[n:]) == checksum(page[:n]):
-		return errForeign
+// checkHead returns the size that a first page tells, or what is wrong with it.
+func (j *Journal) checkHead(page []byte) (size int64, err error) {
+	if !bytes.Equal(page[:len(magic)], magic[:]) || binary.BigEndian.Uint32(page[headSize:]) != checksum(page[:headSize]) {
+		return 0, errNoSegment
 	}
-	return errNoSegment
+	if !bytes.Equal(page[len(magic):headSize-8], j.id[:]) {
+		return 0, errForeign
+	}
+	return int64(binary.BigEndian.Uint64(page[headSize-8:])), nil
 }
