@@ -82,8 +82,8 @@ func (b *benchmark) prepare() error {
 	switch {
 	case err != nil:
 		return usageError{fmt.Errorf("--only: %w", err)}
-	case b.Rounds < 1 || b.Duration <= 0 || b.connections < 1 || b.Preload < 0:
-		return usageError{errors.New("--rounds, --duration and --connections are positive, --preload is not negative")}
+	case b.Rounds < 1 || b.Duration < 10*time.Millisecond || b.connections > 1000 || b.connections < 1 || b.Preload < 0:
+		return usageError{errors.New("--rounds is positive, --duration at least 10ms, --connections 1 to 1000, --preload not negative")}
 	case b.target == "" && !slices.Contains(bench.Profiles(), b.Profile):
 		return usageError{fmt.Errorf("--profile %s: there are %s", b.Profile, strings.Join(bench.Profiles(), ", "))}
 	case b.Subject && b.Profile == "fpe":
