@@ -32,6 +32,20 @@ var matrix = map[string]struct {
 	allowed []string
 	call    func(ctx context.Context, conn *grpc.ClientConn, token string) error
 }{
+	coatcheckv1.PolicyService_GetPolicy_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewPolicyServiceClient(conn).GetPolicy(ctx, &coatcheckv1.GetPolicyRequest{})
+			return err
+		},
+	},
+	coatcheckv1.PolicyService_Explain_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewPolicyServiceClient(conn).Explain(ctx, &coatcheckv1.ExplainRequest{Caller: "cn:x", Action: "reflect"})
+			return err
+		},
+	},
 	coatcheckv1.TokenizationService_Tokenize_FullMethodName: {
 		allowed: []string{"checkout"},
 		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {

@@ -63,6 +63,9 @@ var methods = map[string]method{
 	coatcheckv1.KeyService_Rewrap_FullMethodName:    {action: "rewrap", kind: policy.PlainAction},
 	coatcheckv1.KeyService_RetireKey_FullMethodName: {action: "retire-key", kind: policy.PlainAction},
 
+	coatcheckv1.PolicyService_GetPolicy_FullMethodName: {action: "get-policy", kind: policy.PlainAction},
+	coatcheckv1.PolicyService_Explain_FullMethodName:   {action: "explain-policy", kind: policy.PlainAction},
+
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
 
 	// Health tells load balancers whether to send calls, often and before

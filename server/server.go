@@ -151,6 +151,7 @@ func New(cfg Config) (*Server, error) {
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, service)
 	coatcheckv1.RegisterTokenServiceServer(services, &tokens{tokenization: service})
+	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)
 	reflection.RegisterV1(s.grpc)

@@ -40,6 +40,8 @@ var (
 	errKeyNamedForEver  = errors.New("server: audit key")
 	errKeyUncounted     = errors.New("server: fpe key")
 	errRate             = errors.New("server: rate out of range")
+	errInvalidCaller    = errors.New("server: malformed caller")
+	errUnknownAction    = errors.New("server: unknown action")
 
 	errBatchSize     = errors.New("server: too many items, or none")
 	errTooLarge      = errors.New("server: the response would be too large")
@@ -97,6 +99,9 @@ var refusals = []refusal{
 
 	{err: errKeyClass, code: codes.InvalidArgument, reason: "INVALID_KEY_CLASS", field: "key_class", message: "unknown key class"},
 	{err: errRate, code: codes.InvalidArgument, reason: "INVALID_RATE", field: "records_per_second", message: "at most 1000000"},
+
+	{err: errInvalidCaller, code: codes.InvalidArgument, reason: "INVALID_CALLER", field: "caller", message: "a caller is spiffe://TRUST-DOMAIN/PATH, dns:NAME or cn:NAME"},
+	{err: errUnknownAction, code: codes.InvalidArgument, reason: "UNKNOWN_ACTION", field: "action", message: "no such action"},
 
 	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},
 

@@ -169,6 +169,3 @@ func (p *Policy) Uncovered(cases []Case) (rules []string) {
 	}
 	return rules
 }
-
-// Rules returns how many rules the file has.
-func (p *Policy) Rules() int { return len(p.rules) }

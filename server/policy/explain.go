@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -121,17 +122,53 @@ func (r rule) words(part Part) string {
 	return "is one of " + strings.Join(list, ", ")
 }
 
-// names returns the names of the forms, "FULL" alone if that is one.
-func (f forms) names() (names []string) {
+// list returns the forms, Full alone if that is one.
+func (f forms) list() (list []Reveal) {
 	if f.has(Full) {
-		return []string{Full.String()}
+		return []Reveal{Full}
 	}
 	for form := Masked; int(form) < len(revealNames); form++ {
 		if f.has(form) {
-			names = append(names, form.String())
+			list = append(list, form)
 		}
 	}
+	return list
+}
+
+// names returns the names of the forms, as list does.
+func (f forms) names() (names []string) {
+	for _, form := range f.list() {
+		names = append(names, form.String())
+	}
 	return names
+}
+
+// Rule is a rule as the file has it. Its lists must not be changed.
+type Rule struct {
+	Name                                 string
+	Line                                 int // in the file
+	Callers, Actions, Profiles, Purposes []string
+	Reveal                               []Reveal // Full alone stands for all
+}
+
+// Rules goes through the rules in the order of the file.
+func (p *Policy) Rules() iter.Seq[Rule] {
+	return func(yield func(Rule) bool) {
+		for _, r := range p.rules {
+			if !yield(Rule{r.name, r.line, r.callers, r.actions, r.profiles, r.purposes, r.reveal.list()}) {
+				return
+			}
+		}
+	}
+}
+
+// Count returns how many rules there are.
+func (p *Policy) Count() int { return len(p.rules) }
+
+// Knows says whether there is such an action.
+func (p *Policy) Knows(action string) bool {
+	_, ok := p.actions[action]
+	return ok
 }
 
 // Query asks who could do something. What is empty, or Unspecified, doesn't matter.

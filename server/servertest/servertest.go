@@ -58,7 +58,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy]
 `
 
 // Profiles are the profiles of an instance.

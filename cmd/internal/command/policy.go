@@ -279,7 +279,7 @@ a failure too. docs/policy.md has the form of FILE.`,
 			if err != nil {
 				return err
 			}
-			result := jsonTested{Tests: len(cases), Failed: []jsonCase{}, Rules: rules.Rules(), Uncovered: []string{}}
+			result := jsonTested{Tests: len(cases), Failed: []jsonCase{}, Rules: rules.Count(), Uncovered: []string{}}
 			for _, c := range cases {
 				if fault := rules.Check(c); fault != "" {
 					result.Failed = append(result.Failed, jsonCase{c.Name, c.Line, fault})
@@ -344,7 +344,7 @@ Exits with 1 if there are any.`,
 				}
 			}
 			if err == nil && len(findings) > 0 {
-				err = fmt.Errorf("%s about %s", counted(len(findings), "note"), counted(rules.Rules(), "rule"))
+				err = fmt.Errorf("%s about %s", counted(len(findings), "note"), counted(rules.Count(), "rule"))
 			}
 			return err
 		},
