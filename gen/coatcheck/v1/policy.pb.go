@@ -21,6 +21,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// GetPolicyRequest asks for the policy that is at work.
 type GetPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -57,6 +58,7 @@ func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
 	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{0}
 }
 
+// GetPolicyResponse is the policy that is at work.
 type GetPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the policy file, in hexadecimal. The field "policy" of audit events.
@@ -115,12 +117,17 @@ func (x *GetPolicyResponse) GetRules() []*PolicyRule {
 // for each of its purposes.
 type PolicyRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What events call it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Where it is in the file, from 1.
-	Line     uint32   `protobuf:"varint,2,opt,name=line,proto3" json:"line,omitempty"`
-	Callers  []string `protobuf:"bytes,3,rep,name=callers,proto3" json:"callers,omitempty"`
-	Actions  []string `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"`
+	Line uint32 `protobuf:"varint,2,opt,name=line,proto3" json:"line,omitempty"`
+	// Who may, each in a form of docs/policy.md.
+	Callers []string `protobuf:"bytes,3,rep,name=callers,proto3" json:"callers,omitempty"`
+	// What they may do.
+	Actions []string `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"`
+	// With data of which profiles. Empty if no action is about a profile.
 	Profiles []string `protobuf:"bytes,5,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// What for. Empty if no action reveals anything.
 	Purposes []string `protobuf:"bytes,6,rep,name=purposes,proto3" json:"purposes,omitempty"`
 	// What may be revealed. REVEAL_FULL stands for all forms.
 	Reveal        []Reveal `protobuf:"varint,7,rep,packed,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
@@ -207,6 +214,7 @@ func (x *PolicyRule) GetReveal() []Reveal {
 	return nil
 }
 
+// ExplainRequest is a call that might be made.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who would call, in a form of docs/policy.md, such as
@@ -214,8 +222,9 @@ type ExplainRequest struct {
 	Caller string `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
 	// What it would do, such as "detokenize". Required.
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
-	// With data of which profile, and what for, where that matters to the action.
+	// With data of which profile, where that matters to the action.
 	Profile string `protobuf:"bytes,3,opt,name=profile,proto3" json:"profile,omitempty"`
+	// What for, where that matters to the action.
 	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// Which form it would ask for. Unspecified leaves the choice to the policy.
 	Reveal        Reveal `protobuf:"varint,5,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
@@ -288,15 +297,17 @@ func (x *ExplainRequest) GetReveal() Reveal {
 	return Reveal_REVEAL_UNSPECIFIED
 }
 
+// ExplainResponse is how it would be decided, and why.
 type ExplainResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it would be allowed.
+	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// Why it would be denied, as in the ErrorInfo of a refusal, such as "NO_RULE".
 	// Empty if allowed.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The rule that allows it, and where it is in the file, from 1. Empty and 0 if
-	// denied.
+	// The rule that allows it. Empty if denied.
 	Rule string `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Where that is in the file, from 1. 0 if denied.
 	Line uint32 `protobuf:"varint,4,opt,name=line,proto3" json:"line,omitempty"`
 	// The form that would be given. Unspecified unless the action reveals something
 	// and is allowed.
@@ -391,7 +402,8 @@ func (x *ExplainResponse) GetHash() string {
 // NearRule is a rule that would allow a call but for what the call lacks.
 type NearRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What the policy calls it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Where it is in the file, from 1.
 	Line uint32 `protobuf:"varint,2,opt,name=line,proto3" json:"line,omitempty"`
 	// What doesn't match: "caller", "action", "profile", "purpose", "reveal".
