@@ -270,10 +270,13 @@ func (s *Store) replay() (err error) {
 	stored := v.bucket(metaID).get(appliedKey)
 	v.close()
 	applied := uint64(0)
-	if len(stored) == 12 {
-		applied = binary.BigEndian.Uint64(stored)
+	switch {
+	case len(stored) == 12:
 		s.journal.Expect(binary.BigEndian.Uint32(stored[8:]))
-	} else if stored != nil {
+		fallthrough
+	case len(stored) == 8: // before frames were chained
+		applied = binary.BigEndian.Uint64(stored)
+	case stored != nil:
 		return fmt.Errorf("%w: up to which frame the journal is in the file", tokenizer.ErrDamaged)
 	}
 	s.replayed, err = s.journal.Replay(applied, func(frame uint64, payload []byte) error {

@@ -266,7 +266,6 @@ func TestCloseTellsWhatTheFileLacks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
 	follow(t, s)
-	whole := s.update
 	s.file <- struct{}{}
 	s.update = func(func(*bbolt.Tx) error) error { return diskFullError }
 	<-s.file
@@ -274,7 +273,6 @@ func TestCloseTellsWhatTheFileLacks(t *testing.T) {
 	if err := s.Close(); !errors.Is(err, tokenizer.ErrUnavailable) || !strings.Contains(err.Error(), "journal") {
 		t.Errorf("Close: %v", err)
 	}
-	_ = whole
 	s = open(t, path) // the journal has it
 	defer closeChecked(t, s)
 	if entries, err := s.Entries(t.Context(), 0, 10); err != nil || len(entries) != 1 {

@@ -81,7 +81,12 @@ func (s *Store) Scrub(ctx context.Context) error {
 	}
 }
 
-func (s *Store) scrub(ctx context.Context) error {
+func (s *Store) scrub(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			s.journal.GoOn() // else what was kept for Scrub would be kept for ever
+		}
+	}()
 	// What is committed from now on goes elsewhere in the journal, or it would keep what
 	// is there already.
 	for last := s.journal.Turn(); ; s.pause(time.Millisecond) {

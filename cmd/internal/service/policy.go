@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -144,9 +143,6 @@ func (f *policyFollower) refuse(ctx context.Context, found content, why error) e
 func (f *policyFollower) commit(ctx context.Context, event *audit.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, systemEventTimeout)
 	defer cancel()
-	for {
-		if _, err := f.audit.Commit(ctx, tokenizer.Unit{}, event); !errors.Is(err, tokenizer.ErrConflict) {
-			return err
-		}
-	}
+	_, err := f.audit.Commit(ctx, tokenizer.Unit{}, event)
+	return err
 }

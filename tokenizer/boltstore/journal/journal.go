@@ -87,7 +87,7 @@ type Journal struct {
 	full     []*segment // with frames that are not released, in order
 	free     []*segment
 	unclean  []*segment // free too, but kept for Scrub to overwrite; see Turn
-	turned   bool       // from Turn to the end of Scrub
+	turned   uint64     // the latest frame at Turn; 0 but from there to the end of Scrub
 	spoiled  bool       // meanwhile one of those had to be used
 	made     uint64     // number of the newest segment
 	last     uint64     // sequence of the newest frame
@@ -240,7 +240,12 @@ func (j *Journal) room(padded int64) (*segment, uint64, error) {
 		return s, j.last + 1, nil
 	}
 	j.leave()
-	if j.current = take(&j.free, padded); j.current == nil {
+	j.current = take(&j.free, padded)
+	if j.current == nil && len(j.unclean) > mostUnclean {
+		j.current = take(&j.unclean, padded)
+		j.spoiled = j.spoiled || j.current != nil
+	}
+	if j.current == nil {
 		j.made++
 		s, err := j.make(j.made, max(j.size, pageSize+padded))
 		if err != nil {
@@ -254,6 +259,10 @@ func (j *Journal) room(padded int64) (*segment, uint64, error) {
 	j.current.end, j.current.last = pageSize, 0
 	return j.current, j.last + 1, nil
 }
+
+// mostUnclean is how many segments are kept for Scrub. Where it fails again and again
+// there would be ever more.
+const mostUnclean = 32
 
 // take takes the first segment off a list in which a frame finds room, nil if there is
 // none.
@@ -283,7 +292,7 @@ func (j *Journal) recycle() {
 		if s.last > j.released {
 			break
 		}
-		if j.turned {
+		if s.last <= j.turned {
 			j.unclean = append(j.unclean, s)
 		} else {
 			j.free = append(j.free, s)
@@ -317,7 +326,7 @@ func (j *Journal) Turn() (sequence uint64) {
 	defer j.appending.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.turned, j.spoiled = true, false
+	j.turned, j.spoiled = j.last, false
 	clean := j.free[:0]
 	for _, s := range j.free {
 		if s.used == pageSize {
@@ -329,6 +338,19 @@ func (j *Journal) Turn() (sequence uint64) {
 	j.free = clean
 	j.leave()
 	return j.last
+}
+
+// GoOn has all segments used again that are free, for who has called Turn and can't come
+// to Scrub.
+func (j *Journal) GoOn() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.goOn()
+}
+
+func (j *Journal) goOn() {
+	j.turned = 0
+	j.free, j.unclean = append(j.free, j.unclean...), nil
 }
 
 // Ready makes a segment for the first frame, if there is none.
@@ -367,7 +389,7 @@ const retryRoom = time.Second
 
 // makeAhead makes a segment if there is none to go on in. The lock is held.
 func (j *Journal) makeAhead() {
-	if len(j.free) > 0 || j.making || j.closed || time.Since(j.noRoom) < retryRoom {
+	if len(j.free) > 0 || len(j.unclean) > mostUnclean || j.making || j.closed || time.Since(j.noRoom) < retryRoom {
 		return
 	}
 	j.making = true
@@ -390,7 +412,7 @@ func (j *Journal) makeAhead() {
 // the ones that are kept for what is to come. See Turn.
 //
 // Errors: ErrFull if a segment that was to be overwritten had to be used, since there
-// was no room for another; that of the file system, or of ctx.
+// was no room for another, or too many were kept; that of the file system, or of ctx.
 func (j *Journal) Scrub(ctx context.Context) error {
 	j.mu.Lock()
 	taken := append(j.unclean, j.free...)
@@ -407,8 +429,7 @@ func (j *Journal) Scrub(ctx context.Context) error {
 	if err == nil && j.spoiled {
 		err = fmt.Errorf("%w, so that one was not overwritten", ErrFull)
 	}
-	j.turned = false
-	j.free, j.unclean = append(j.free, j.unclean...), nil // what came meanwhile
+	j.goOn()
 	for _, s := range taken {
 		if clean := s.used == pageSize; clean && (s.size != j.size || len(j.free) >= spares) {
 			err = errors.Join(err, s.Close(), j.disk.remove(s.name))

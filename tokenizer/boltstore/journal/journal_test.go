@@ -368,7 +368,7 @@ func TestScrub(t *testing.T) {
 		t.Fatal(err)
 	}
 	const secret = "<a secret>"
-	for n := range 200 {
+	for n := range 2000 {
 		if _, err := j.Append(bytes.Repeat([]byte(secret), 10+n)); err != nil {
 			t.Fatal(err)
 		}
@@ -537,11 +537,11 @@ func TestTurnAndScrubLeaveNothing(t *testing.T) {
 	}
 	j.Release(j.last)
 	d.full = true
-	last = j.Turn()
+	j.Turn()
 	for range 20 {
 		add("of others")
-		j.Release(j.last)
 	}
+	j.Release(j.last)
 	if err := j.Scrub(t.Context()); !errors.Is(err, ErrFull) {
 		t.Errorf("a segment was used before it was overwritten, and Scrub says %v", err)
 	}
@@ -555,7 +555,6 @@ func TestTurnAndScrubLeaveNothing(t *testing.T) {
 	if names := left(); len(names) > 0 {
 		t.Errorf("after Scrub with room %v have it", names)
 	}
-	_ = last
 }
 
 // A process is killed before it has synced a frame, the next one goes on behind it, and
@@ -586,12 +585,11 @@ func TestKillThenPowerCut(t *testing.T) {
 			want := frames{1: []byte("first"), 2: frame[frameHead:], 3: []byte("acknowledged")}
 			next, _ := openReplayed(t, d, 0, 2, want) // the kernel has all of it
 			if n, err := next.Append(want[3]); err != nil || n != 3 {
-				t.Fatal(n, err)
+				t.Fatal(name, n, err)
 			}
 			next.ahead.Wait()
 			openReplayed(t, d.crash(rand.New(rand.NewPCG(seed, 1))), 0, 3, want)
 		}
-		t.Log(name)
 	}
 }
 
@@ -659,5 +657,30 @@ func TestAnotherHistory(t *testing.T) {
 	}
 	if _, err := j.Replay(0, func(uint64, []byte) error { return nil }); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "is there twice") {
 		t.Errorf("with a segment twice: %v", err)
+	}
+}
+
+// Who turns again and again and never comes to Scrub, and a Scrub that takes long, don't
+// make the journal grow.
+func TestTurnDoesNotMakeItGrow(t *testing.T) {
+	for name, goOn := range map[string]bool{"given up": true, "a long one": false} {
+		d := newMemDisk()
+		j, _ := openReplayed(t, d, 0, 0, nil)
+		for n := range 2000 {
+			if n%20 == 0 && (goOn || n == 40) {
+				j.Turn()
+			}
+			if _, err := j.Append([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			j.ahead.Wait()
+			j.Release(j.last)
+			if goOn && n%20 == 5 {
+				j.GoOn()
+			}
+		}
+		if n := len(d.names); n > mostUnclean+8 || !goOn && n > 6 {
+			t.Errorf("%s: %d segments", name, n)
+		}
 	}
 }
