@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -20,6 +21,8 @@ import (
 type call struct {
 	method    method
 	policy    *policy.Policy // by which all of it is judged
+	address   netip.Addr     // of the client
+	consents  bool           // whether consents are kept
 	event     audit.Event
 	unit      tokenizer.Unit
 	committed bool
@@ -50,7 +53,7 @@ func newCall(ctx context.Context, name string, m method, p *policy.Policy) *call
 // done again.
 func (c *call) begin(ctx context.Context, name string, m method, p *policy.Policy) {
 	from := clientOf(ctx)
-	*c = call{method: m, policy: p, event: audit.Event{
+	*c = call{method: m, policy: p, address: from.ip, consents: c.consents, event: audit.Event{
 		Time:        c.event.Time,
 		RequestID:   c.event.RequestID,
 		Peer:        from.address,
@@ -72,7 +75,7 @@ func newRequestID() string {
 // group returns the record of a part of a stream: the same call, about other
 // things, and judged by the policy of now.
 func (c *call) group(p *policy.Policy) *call {
-	g := &call{method: c.method, policy: p, event: c.event}
+	g := &call{method: c.method, policy: p, address: c.address, consents: c.consents, event: c.event}
 	g.event.Time, g.event.Items, g.event.Records, g.event.Policy = time.Now(), nil, 0, p.Hash()
 	return g
 }
@@ -82,17 +85,26 @@ func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
 	event.Decision, event.Rule = "", ""
-	*c = call{method: c.method, policy: c.policy, event: event}
+	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, event: event}
 }
 
 // decide records a decision and returns its error, nil for one that allows.
 func (c *call) decide(d policy.Decision) error {
-	if !d.Allowed {
-		c.event.Decision, c.event.Rule = audit.Deny, ""
+	c.event.Decision, c.event.Rule = audit.Allow, d.Rule
+	if !d.Allowed || d.Pending {
+		c.event.Decision = audit.Deny
 		return denial(d)
 	}
-	c.event.Decision, c.event.Rule = audit.Allow, d.Rule
 	return nil
+}
+
+// request returns what policy is asked of a thing that the call is about, as far as it
+// is the same for all of them.
+func (c *call) request(profile string) policy.Request {
+	return policy.Request{
+		Caller: c.event.Caller, Action: c.method.action, Namespace: DefaultNamespace, Profile: profile,
+		Address: c.address, Time: c.event.Time, Items: max(len(c.items), 1), Consents: c.consents,
+	}
 }
 
 // finish records how the call ended. What a call that failed was about to

@@ -156,6 +156,7 @@ func (s *Server) record(ctx context.Context, name string, next rest) error {
 		name = "unknown"
 	}
 	c := newCall(ctx, name, m, s.policy.Current())
+	c.consents = s.consents != nil
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
 	return s.conclude(ctx, c, next, next.do(ctx))
@@ -315,12 +316,12 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 	if c.method == unknownMethod {
 		return errUnknownMethod
 	}
-	rule, ok := c.policy.May(c.event.Caller, c.method.action)
-	if !ok || c.method.kind == policy.PlainAction {
-		// There is nothing more to know; else the handler decides.
-		if err := c.decide(policy.Decision{Allowed: ok, Rule: rule, Reason: policy.NoRule}); err != nil {
+	if c.method.kind == policy.PlainAction { // there is nothing more to know
+		if err := c.decide(c.policy.Decide(c.request(""))); err != nil {
 			return err
 		}
+	} else if _, ok := c.policy.May(c.event.Caller, DefaultNamespace, c.method.action); !ok {
+		return c.decide(policy.Decision{Reason: policy.NoRule})
 	}
 	if c.method.endless {
 		// It may never end; it is recorded before anything is sent.

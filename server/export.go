@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
-	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -51,7 +50,7 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 		var page *coatcheckv1.ExportTokensResponse
 		err := t.server.commitGroup(ctx, part, func() (err error) {
 			part.event.Profile = p.Name
-			if err := part.decide(part.policy.Decide(policy.Request{Caller: part.event.Caller, Action: part.method.action, Profile: p.Name})); err != nil {
+			if err := part.decide(part.policy.Decide(part.request(p.Name))); err != nil {
 				return err
 			}
 			page, err = t.export(ctx, part, p.Name, from, recipient)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -70,7 +71,8 @@ func fingerprint(cert *x509.Certificate) string {
 type client struct {
 	credentials.TLSInfo
 	address     string
-	fingerprint string // "" without a certificate, which the TLS configuration rules out
+	ip          netip.Addr // of the address
+	fingerprint string     // "" without a certificate, which the TLS configuration rules out
 	caller      string
 	unnamed     error     // why the certificate names nobody
 	until       time.Time // when the certificate expires
@@ -79,6 +81,9 @@ type client struct {
 // newClient looks at what a handshake has found out.
 func newClient(address net.Addr, info credentials.TLSInfo, allowCommonName bool) *client {
 	c := &client{TLSInfo: info, address: address.String()}
+	if at, err := netip.ParseAddrPort(c.address); err == nil {
+		c.ip = at.Addr().Unmap()
+	}
 	var cert *x509.Certificate
 	if len(info.State.VerifiedChains) > 0 {
 		cert = info.State.VerifiedChains[0][0]

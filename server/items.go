@@ -29,6 +29,7 @@ const maxReason = 256
 type deed struct {
 	*audit.Item // of the call; see tell
 	err         error
+	duties      policy.Duties // where it is allowed
 }
 
 // newDeeds returns deeds of a call, in place of those that it had.
@@ -56,15 +57,21 @@ func (d *deed) fail(err error) {
 	}
 }
 
-// decide asks policy.
+// decide asks policy. What depends on the token is asked again by judge.
 func (d *deed) decide(p *policy.Policy, r policy.Request) policy.Decision {
 	decision := p.Decide(r)
-	d.Decision, d.Rule = audit.Allow, decision.Rule
+	d.Decision, d.Rule, d.duties = audit.Allow, decision.Rule, *decision.Duties()
 	if !decision.Allowed {
-		d.Decision, d.Rule = audit.Deny, ""
+		d.Decision = audit.Deny
 		d.fail(denial(decision))
 	}
 	return decision
+}
+
+// judge asks policy again, of what depends on the token, now that it is known.
+func (d *deed) judge(p *policy.Policy, r policy.Request, token policy.Token) policy.Decision {
+	r.Token = token
+	return d.decide(p, r)
 }
 
 // stated records the reason that a caller states.
@@ -198,7 +205,10 @@ func (t *tokenization) wants(ctx context.Context, c *call, req *coatcheckv1.Toke
 		return false
 	}
 	d.Profile = p.Name
-	d.decide(c.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
+	asked := c.request(p.Name)
+	if d.decide(c.policy, asked).Pending {
+		d.judge(c.policy, asked, newToken(req))
+	}
 	if d.err != nil {
 		return false
 	}
@@ -316,9 +326,9 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 			d.Purpose = purpose
 		}
 	}
-	decision := d.decide(c.policy, policy.Request{
-		Caller: c.event.Caller, Action: c.method.action, Profile: p.Name, Purpose: purpose, Reveal: asked,
-	})
+	request := c.request(p.Name)
+	request.Purpose, request.Reveal, request.StatedReason = purpose, asked, d.StatedReason
+	decision := d.decide(c.policy, request)
 	d.fail(unnamed) // a denial is one whether there are keys or not
 	return tokenizer.DetokenizeRequest{Reference: ref, Form: forms[decision.Reveal], RedemptionID: req.GetRedemptionId()}, decision.Reveal, d.err == nil
 }

@@ -24,6 +24,11 @@ type method struct {
 	// kind says what policy needs to know to decide on the action.
 	kind policy.ActionKind
 
+	// token says that it is about tokens of which something is known once they are
+	// looked up, values that it gives values away, and reason that callers can state
+	// one.
+	token, values, reason bool
+
 	// endless marks streams that last as long as the client likes. They are
 	// recorded when they begin, have no deadline and are ended by a drain.
 	endless bool
@@ -41,22 +46,22 @@ type method struct {
 // methods is the method table. An RPC that is registered without a row here
 // stops the server from starting, and so does a row without its RPC.
 var methods = map[string]method{
-	coatcheckv1.TokenizationService_Tokenize_FullMethodName:         {action: "tokenize", kind: policy.ProfileAction},
-	coatcheckv1.TokenizationService_Detokenize_FullMethodName:       {action: "detokenize", kind: policy.RevealAction},
-	coatcheckv1.TokenizationService_BatchTokenize_FullMethodName:    {action: "tokenize", kind: policy.ProfileAction},
-	coatcheckv1.TokenizationService_BatchDetokenize_FullMethodName:  {action: "detokenize", kind: policy.RevealAction},
-	coatcheckv1.TokenizationService_StreamTokenize_FullMethodName:   {action: "tokenize", kind: policy.ProfileAction, stream: true},
-	coatcheckv1.TokenizationService_StreamDetokenize_FullMethodName: {action: "detokenize", kind: policy.RevealAction, stream: true},
+	coatcheckv1.TokenizationService_Tokenize_FullMethodName:         {action: "tokenize", kind: policy.ProfileAction, token: true},
+	coatcheckv1.TokenizationService_Detokenize_FullMethodName:       {action: "detokenize", kind: policy.RevealAction, token: true, values: true, reason: true},
+	coatcheckv1.TokenizationService_BatchTokenize_FullMethodName:    {action: "tokenize", kind: policy.ProfileAction, token: true},
+	coatcheckv1.TokenizationService_BatchDetokenize_FullMethodName:  {action: "detokenize", kind: policy.RevealAction, token: true, values: true, reason: true},
+	coatcheckv1.TokenizationService_StreamTokenize_FullMethodName:   {action: "tokenize", kind: policy.ProfileAction, token: true, stream: true},
+	coatcheckv1.TokenizationService_StreamDetokenize_FullMethodName: {action: "detokenize", kind: policy.RevealAction, token: true, values: true, reason: true, stream: true},
 
-	coatcheckv1.TokenService_GetToken_FullMethodName:     {action: "get-token", kind: policy.ProfileAction},
+	coatcheckv1.TokenService_GetToken_FullMethodName:     {action: "get-token", kind: policy.ProfileAction, token: true},
 	coatcheckv1.TokenService_ListTokens_FullMethodName:   {action: "list-tokens", kind: policy.ProfileAction},
 	coatcheckv1.TokenService_LookupToken_FullMethodName:  {action: "lookup-token", kind: policy.ProfileAction},
-	coatcheckv1.TokenService_UpdateToken_FullMethodName:  {action: "update-token", kind: policy.ProfileAction},
-	coatcheckv1.TokenService_RevokeToken_FullMethodName:  {action: "revoke-token", kind: policy.ProfileAction},
-	coatcheckv1.TokenService_RestoreToken_FullMethodName: {action: "restore-token", kind: policy.ProfileAction},
-	coatcheckv1.TokenService_DeleteToken_FullMethodName:  {action: "delete-token", kind: policy.ProfileAction},
-	coatcheckv1.TokenService_ImportTokens_FullMethodName: {action: "import-tokens", kind: policy.ProfileAction},
-	coatcheckv1.TokenService_ExportTokens_FullMethodName: {action: "export-tokens", kind: policy.ProfileAction, stream: true},
+	coatcheckv1.TokenService_UpdateToken_FullMethodName:  {action: "update-token", kind: policy.ProfileAction, token: true},
+	coatcheckv1.TokenService_RevokeToken_FullMethodName:  {action: "revoke-token", kind: policy.ProfileAction, token: true, reason: true},
+	coatcheckv1.TokenService_RestoreToken_FullMethodName: {action: "restore-token", kind: policy.ProfileAction, token: true, reason: true},
+	coatcheckv1.TokenService_DeleteToken_FullMethodName:  {action: "delete-token", kind: policy.ProfileAction, token: true, reason: true},
+	coatcheckv1.TokenService_ImportTokens_FullMethodName: {action: "import-tokens", kind: policy.ProfileAction, token: true},
+	coatcheckv1.TokenService_ExportTokens_FullMethodName: {action: "export-tokens", kind: policy.ProfileAction, values: true, stream: true},
 
 	coatcheckv1.KeyService_ListKeys_FullMethodName:  {action: "list-keys", kind: policy.PlainAction},
 	coatcheckv1.KeyService_RotateKey_FullMethodName: {action: "rotate-key", kind: policy.PlainAction},
@@ -101,9 +106,17 @@ func Actions() map[string]policy.ActionKind {
 
 // Vocabulary returns what policies of a server with these profiles can speak of.
 func Vocabulary(profiles []tokenizer.Profile) policy.Vocabulary {
-	v := policy.Vocabulary{Actions: Actions(), Profiles: make(map[string]policy.ProfileVocabulary)}
+	v := policy.Vocabulary{
+		Actions: Actions(), Traits: make(map[string]policy.ActionTraits), Namespaces: []string{DefaultNamespace},
+		Profiles: make(map[string]policy.ProfileVocabulary),
+	}
+	for _, m := range methods {
+		if m.action != "" {
+			v.Traits[m.action] = policy.ActionTraits{Token: m.token, Values: m.values, Reason: m.reason}
+		}
+	}
 	for _, p := range profiles {
-		about := policy.ProfileVocabulary{Purposes: p.Purposes, Vain: vainActions(p.WithDefaults())}
+		about := policy.ProfileVocabulary{Purposes: p.Purposes, Classes: p.Classes, Vain: vainActions(p.WithDefaults())}
 		for _, part := range p.Parts() {
 			about.Parts = append(about.Parts, part.String())
 		}

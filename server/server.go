@@ -51,7 +51,8 @@ type Config struct {
 	Upkeep    *upkeep.Upkeep
 	Audit     *audit.Log
 	Segments  *audit.Segments
-	Limits    Limits // zero fields get the defaults
+	Consents  Consents // nil if none are kept
+	Limits    Limits   // zero fields get the defaults
 	Logger    *slog.Logger
 }
 
@@ -109,6 +110,7 @@ type Server struct {
 	grpc            *grpc.Server
 	health          *componentHealth
 	policy          *policy.Live
+	consents        Consents
 	keys            *keystore.Keystore
 	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
@@ -136,7 +138,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("server: incomplete configuration")
 	}
 	s := &Server{
-		policy: cfg.Policy, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		policy: cfg.Policy, consents: cfg.Consents, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
 		health: newHealth(cfg.Logger, []component{
 			{name: "store", check: cfg.Store.Check},

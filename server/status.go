@@ -53,6 +53,12 @@ var (
 	errRecipient     = errors.New("server: not an age recipient")
 
 	errRevealAmbiguous   = errors.New("server: several parts are granted")
+	errDeniedByRule      = errors.New("server: a rule denies it")
+	errConditionNotMet   = errors.New("server: a condition is not met")
+	errConditionFailed   = errors.New("server: a condition can't be evaluated")
+	errReasonRequired    = errors.New("server: a reason has to be stated")
+	errConsentWithdrawn  = errors.New("server: consent was withdrawn")
+	errConsentMissing    = errors.New("server: consent was not given")
 	errNoRule            = errors.New("server: no rule")
 	errPurposeNotAllowed = errors.New("server: purpose not allowed")
 	errRevealNotAllowed  = errors.New("server: reveal not allowed")
@@ -136,6 +142,12 @@ var refusals = []refusal{
 	{err: errNoIdentity, code: codes.Unauthenticated, reason: "NO_IDENTITY", message: "the client certificate names no caller"},
 	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
+	{err: errDeniedByRule, code: codes.PermissionDenied, reason: "DENIED_BY_RULE", message: "a rule of the policy denies this"},
+	{err: errConditionNotMet, code: codes.PermissionDenied, reason: "CONDITION_NOT_MET", message: "the policy allows this under other conditions only"},
+	{err: errConditionFailed, code: codes.PermissionDenied, reason: "CONDITION_FAILED", message: "whether the policy allows this can't be found out, so it doesn't"},
+	{err: errReasonRequired, code: codes.PermissionDenied, reason: "REASON_REQUIRED", message: "the policy demands a reason, of a form that it lays down"},
+	{err: errConsentWithdrawn, code: codes.PermissionDenied, reason: "CONSENT_WITHDRAWN", message: "the person whom it is about doesn't consent to this purpose any more"},
+	{err: errConsentMissing, code: codes.PermissionDenied, reason: "CONSENT_MISSING", message: "the person whom it is about has not consented to this purpose"},
 	{err: errRevealAmbiguous, code: codes.PermissionDenied, reason: "REVEAL_AMBIGUOUS", message: "the policy grants several parts and nothing more; name one"},
 	{err: errRevealNotAllowed, code: codes.PermissionDenied, reason: "REVEAL_NOT_ALLOWED", message: "the policy doesn't allow this much to be revealed"},
 
@@ -176,6 +188,13 @@ var denials = map[policy.Reason]error{
 	policy.PurposeNotAllowed: errPurposeNotAllowed,
 	policy.RevealNotAllowed:  errRevealNotAllowed,
 	policy.RevealAmbiguous:   errRevealAmbiguous,
+
+	policy.DeniedByRule:       errDeniedByRule,
+	policy.ConditionNotMet:    errConditionNotMet,
+	policy.ConditionFailed:    errConditionFailed,
+	policy.ReasonRequired:     errReasonRequired,
+	policy.ConsentIsWithdrawn: errConsentWithdrawn,
+	policy.ConsentMissing:     errConsentMissing,
 }
 
 // denial returns the error of a decision that is not to allow.

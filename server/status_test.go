@@ -131,7 +131,7 @@ func TestRefusals(t *testing.T) {
 	if st := got.status(nil); !got.ours() || st.Code() != codes.Internal || strings.Contains(st.String(), "secret") {
 		t.Errorf("an unknown error is told as %v", st)
 	}
-	for _, reason := range []policy.Reason{policy.NoRule, policy.PurposeNotAllowed, policy.RevealNotAllowed} {
+	for _, reason := range policy.Reasons {
 		got := refuse(denial(policy.Decision{Reason: reason}))
 		if got.ours() || got.code != codes.PermissionDenied || got.reason != string(reason) {
 			t.Errorf("%s is told as %s", reason, got.reason)

@@ -8,7 +8,6 @@ import (
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/audit"
-	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -34,7 +33,9 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (*cal
 	d.Token, unnamed = t.tokenizer.Digest(ctx, DefaultNamespace, ref.Profile.Name, tokenizer.Token(token))
 	d.stated(reason)
 	if d.err == nil {
-		d.decide(c.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: ref.Profile.Name})
+		request := c.request(ref.Profile.Name)
+		request.StatedReason = d.StatedReason
+		d.decide(c.policy, request)
 	}
 	d.fail(unnamed) // a denial is one whether there are keys or not
 	return c, ref, c.tell(d, nil)
@@ -50,7 +51,7 @@ func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.
 	}
 	d := &c.newDeeds(1)[0]
 	d.Profile = p.Name
-	d.decide(c.policy, policy.Request{Caller: c.event.Caller, Action: c.method.action, Profile: p.Name})
+	d.decide(c.policy, c.request(p.Name))
 	return c, p, c.tell(d, nil)
 }
 

@@ -74,6 +74,7 @@ type Profile struct {
 	Owner       string   // who answers for it
 	Task        string   // the business task that needs it
 	Purposes    []string // for which it may be revealed at all
+	Classes     []string // data classes, such as "pci", by which policy may name it
 
 	// Lookup lets tokens be found by their value.
 	Lookup bool
@@ -243,12 +244,17 @@ func (p *profile) checkNames() error {
 	if !format.ValidProfile(p.Name) {
 		return p.bad("name", "must be of the form [a-z][a-z0-9-]{0,30}")
 	}
-	for i, purpose := range p.Purposes {
-		if !ValidPurpose(purpose) {
-			return p.bad("purposes", "%q is not of the form [a-z][a-z0-9-]{0,30}", purpose)
-		}
-		if slices.Contains(p.Purposes[:i], purpose) {
-			return p.bad("purposes", "names %q twice", purpose)
+	for _, list := range []struct {
+		option string
+		names  []string
+	}{{"purposes", p.Purposes}, {"classes", p.Classes}} {
+		for i, name := range list.names {
+			if !ValidPurpose(name) {
+				return p.bad(list.option, "%q is not of the form [a-z][a-z0-9-]{0,30}", name)
+			}
+			if slices.Contains(list.names[:i], name) {
+				return p.bad(list.option, "names %q twice", name)
+			}
 		}
 	}
 	switch p.Subject {

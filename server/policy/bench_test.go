@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// ruleSet returns a policy of n rules, either each for a caller of its own or
+// rulesFor returns a policy of n rules, either each for a caller of its own or
 // all for the same.
-func ruleSet(t testing.TB, n int, sameCaller bool) *Policy {
+func rulesFor(t testing.TB, n int, sameCaller bool) *Policy {
 	v := Vocabulary{Actions: vocabulary.Actions, Profiles: make(map[string]ProfileVocabulary)}
 	var file strings.Builder
 	file.WriteString("version: 1\nrules:\n")
@@ -29,17 +29,17 @@ func ruleSet(t testing.TB, n int, sameCaller bool) *Policy {
 	return p
 }
 
-var request = Request{"spiffe://coatcheck.example/ns/prod/sa/service-0", "detokenize", "profile-0", "charge", Unspecified}
+var request = ask("spiffe://coatcheck.example/ns/prod/sa/service-0", "detokenize", "profile-0", "charge", Unspecified)
 
 // alikeRules returns a policy of n rules for the same data, all of parts, and a
 // request for the one that is granted last.
 func alikeRules(t testing.TB, n int) (*Policy, Request) {
 	reveals := slices.Repeat([]string{"LAST4", "BIN", "BRAND", "[LAST4, NUMBER]"}, n/4)
-	return mustParse(t, head+revealRules(append(reveals, "EXPIRY")...)), Request{"dns:a", "export", "card", "charge", Expiry}
+	return mustParse(t, head+revealRules(append(reveals, "EXPIRY")...)), ask("dns:a", "export", "card", "charge", Expiry)
 }
 
 func TestDecideDoesNotAllocate(t *testing.T) {
-	p := ruleSet(t, 10, false)
+	p := rulesFor(t, 10, false)
 	if n := testing.AllocsPerRun(100, func() { p.Decide(request) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -55,7 +55,7 @@ func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{10, 1000} {
 		for _, same := range []bool{false, true} {
 			b.Run(fmt.Sprintf("rules=%d/same-caller=%v", n, same), func(b *testing.B) {
-				p := ruleSet(b, n, same)
+				p := rulesFor(b, n, same)
 				b.ReportAllocs()
 				for b.Loop() {
 					if !p.Decide(request).Allowed {

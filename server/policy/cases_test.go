@@ -31,7 +31,7 @@ tests:
 	}{
 		"denied":       {func(c *Case) { c.Request.Purpose = "marketing" }, "denied: PURPOSE_NOT_ALLOWED"},
 		"allowed":      {func(c *Case) { c.Allowed = false }, "allowed by the rule payments-charge"},
-		"another rule": {func(c *Case) { c.Rule = "payments-again" }, "allowed by the rule payments-charge, not by payments-again"},
+		"another rule": {func(c *Case) { c.Rule = "payments-again" }, "decided by the rule payments-charge, not by payments-again"},
 		"another form": {func(c *Case) { c.Reveal = Masked }, "gives FULL, not MASKED"},
 	} {
 		c := cases[0]
@@ -58,7 +58,9 @@ func TestBadCases(t *testing.T) {
 		"version: 1\ntests:\n- {caller: \"*\", action: reflect, expect: allow}":                                                 "patterns are not supported",
 		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: maybe}":                                              "must be allow or deny",
 		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: allow, reason: NO_RULE}":                             `"reason" has no meaning`,
-		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: deny, rule: x}":                                      `"rule" has no meaning`,
+		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: deny, address: x}":                                   `"x" is no address`,
+		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: deny, consent: x}":                                   `unknown consent "x"`,
+		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: deny, notifies: x}":                                  `must be true or false`,
 		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: deny, gives: FULL}":                                  `"gives" has no meaning`,
 		"version: 1\ntests:\n- {caller: \"cn:a\", action: reflect, expect: deny, reason: BECAUSE}":                              `unknown reason "BECAUSE"`,
 		"version: 1\ntests:\n- {caller: \"cn:a\", action: detokenize, profile: crad, purpose: charge, expect: deny}":            `unknown profile "crad"`,

@@ -3,9 +3,9 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Part is a part of a rule that a request has to meet.
@@ -13,11 +13,18 @@ type Part string
 
 // Parts, in the order in which they are looked at.
 const (
-	CallerPart  Part = "caller"
-	ActionPart  Part = "action"
-	ProfilePart Part = "profile"
-	PurposePart Part = "purpose"
-	RevealPart  Part = "reveal"
+	CallerPart    Part = "caller"
+	ActionPart    Part = "action"
+	NamespacePart Part = "namespace"
+	ProfilePart   Part = "profile"
+	PurposePart   Part = "purpose"
+	RevealPart    Part = "reveal"
+	NetworkPart   Part = "network"
+	TimePart      Part = "time"
+	ReasonPart    Part = "reason"
+	MetadataPart  Part = "metadata"
+	WhenPart      Part = "when"
+	ConsentPart   Part = "consent"
 )
 
 // Miss is a rule that doesn't allow a request, and what the request lacks for it.
@@ -32,8 +39,12 @@ type Miss struct {
 type Explanation struct {
 	Decision
 
-	// Line is where the rule that allows is in the file; 0 if none does.
+	// Line is where the rule that has decided is in the file; 0 if none has.
 	Line int
+
+	// Demands says in words what else is demanded where it is allowed: limits, an
+	// approval, an alert; and what it depends on while it is Pending.
+	Demands []string
 
 	// Near are the rules that lack fewest, in the order of the file. A rule that lacks
 	// the caller and more is none of them, unless there is nothing nearer.
@@ -47,15 +58,21 @@ const maxNear = 10
 // for the way of a call.
 func (p *Policy) Explain(r Request) Explanation {
 	e := Explanation{Decision: p.Decide(r)}
-	if e.Allowed {
-		i := slices.IndexFunc(p.rules, func(rule rule) bool { return rule.name == e.Rule })
-		e.Line = p.rules[i].line
+	if e.Rule != "" {
+		e.Line = p.rules[p.indexOf(e.Rule)].line
+	}
+	e.Demands = p.demands(&e.Decision, &r)
+	if e.Allowed || e.Rule != "" {
 		return e
 	}
-	for _, rule := range p.rules {
+	for i := range p.rules {
+		rule := &p.rules[i]
+		if rule.effect != Allow {
+			continue
+		}
 		m := Miss{Rule: rule.name, Line: rule.line}
 		var names []string
-		for _, part := range p.lacks(rule, r) {
+		for _, part := range p.lacks(rule, &r) {
 			m.Lacks = append(m.Lacks, part)
 			names = append(names, fmt.Sprintf("%s %s", part, rule.words(part)))
 		}
@@ -76,39 +93,117 @@ func (p *Policy) Explain(r Request) Explanation {
 	return e
 }
 
-// lacks returns which parts of a rule a request doesn't meet.
-func (p *Policy) lacks(rule rule, r Request) (lacks []Part) {
-	if !slices.Contains(rule.callers, r.Caller) {
-		lacks = append(lacks, CallerPart)
+func (p *Policy) indexOf(name string) int {
+	return slices.IndexFunc(p.rules, func(r rule) bool { return r.name == name })
+}
+
+// demands says what a decision demands.
+func (p *Policy) demands(d *Decision, q *Request) (demands []string) {
+	if !d.Allowed {
+		return nil
 	}
-	if !slices.Contains(rule.actions, r.Action) {
-		lacks = append(lacks, ActionPart)
+	if d.Pending {
+		demands = append(demands, "it depends on the token: on its metadata, its times or its subject's consent")
 	}
+	if a := d.duties.Approval(); a != nil {
+		demands = append(demands, fmt.Sprintf("rule %s: an approval by %s, good for %d values in %s", a.Rule, strings.Join(a.Approvers(), " or "), a.MaxItems, a.For))
+	}
+	for _, l := range d.duties.Limits(nil) {
+		demands = append(demands, fmt.Sprintf("rule %s: limits %s", l.Rule, l))
+	}
+	for _, name := range d.duties.obligedBy() {
+		demands = append(demands, "rule "+name+" obliges")
+	}
+	if d.duties.Notify() {
+		demands = append(demands, "an alert is raised")
+	}
+	return demands
+}
+
+// lacks returns which parts of a rule that allows a request doesn't meet.
+func (p *Policy) lacks(rule *rule, r *Request) (lacks []Part) {
 	kind := p.actions[r.Action]
-	if kind != PlainAction && !slices.Contains(rule.profiles, r.Profile) {
-		lacks = append(lacks, ProfilePart)
-	}
-	if kind != RevealAction {
-		return lacks
-	}
-	if !slices.Contains(rule.purposes, r.Purpose) {
-		lacks = append(lacks, PurposePart)
-	}
 	asked := r.Reveal
 	if asked == Unspecified {
 		asked, _ = rule.reveal.choice()
 	}
-	if !rule.reveal.has(asked) {
-		lacks = append(lacks, RevealPart)
+	when := rule.when
+	if when != nil && r.Token == nil && when.needsToken {
+		when = nil
+	}
+	for _, c := range []struct {
+		part Part
+		ok   bool
+	}{
+		{CallerPart, rule.callers.has(r.Caller)},
+		{ActionPart, slices.Contains(rule.actions, r.Action)},
+		{NamespacePart, slices.Contains(rule.namespaces, r.namespace())},
+		{ProfilePart, kind == PlainAction || slices.Contains(rule.profiles, r.Profile)},
+		{PurposePart, kind != RevealAction || slices.Contains(rule.purposes, r.Purpose)},
+		{RevealPart, kind != RevealAction || rule.reveal.has(asked)},
+		{NetworkPart, rule.inNetwork(r.Address)},
+		{TimePart, rule.inForce(r.Time)},
+		{ReasonPart, rule.reason == nil || rule.stated(r)},
+		{MetadataPart, rule.hasLabels(r) != no},
+		{WhenPart, when == nil || when.holds(r)},
+		{ConsentPart, kind != RevealAction || rule.agrees(r)},
+	} {
+		if !c.ok {
+			lacks = append(lacks, c.part)
+		}
 	}
 	return lacks
 }
 
+// holds says whether an expression is true.
+func (c *condition) holds(q *Request) bool {
+	is, err := c.met(q)
+	return is && err == nil
+}
+
+// agrees says whether consent is no obstacle, as far as is known.
+func (r *rule) agrees(q *Request) bool {
+	v, _ := r.consented(q)
+	return v == yes || v == unknown
+}
+
 // words returns what a rule has for a part.
-func (r rule) words(part Part) string {
-	list := map[Part][]string{
-		CallerPart: r.callers, ActionPart: r.actions, ProfilePart: r.profiles, PurposePart: r.purposes, RevealPart: r.reveal.names(),
-	}[part]
+func (r *rule) words(part Part) string {
+	var list []string
+	switch part {
+	case CallerPart:
+		list = r.callers.names
+	case ActionPart:
+		list = r.actions
+	case NamespacePart:
+		list = r.namespaces
+	case ProfilePart:
+		list = r.profiles
+	case PurposePart:
+		list = r.purposes
+	case RevealPart:
+		list = r.reveal.names()
+	case NetworkPart:
+		for _, network := range r.networks {
+			list = append(list, network.String())
+		}
+	case TimePart:
+		return "is " + r.window()
+	case ReasonPart:
+		return "matches " + r.reasonText()
+	case MetadataPart:
+		for _, l := range r.metadata {
+			list = append(list, l.key+": "+strings.Join(l.values, " or "))
+		}
+		return "has " + strings.Join(list, ", ")
+	case WhenPart:
+		return r.when.text
+	case ConsentPart:
+		if r.consent == consentRequire {
+			return "is given"
+		}
+		return "is not withdrawn"
+	}
 	switch len(list) {
 	case 0:
 		return "is none"
@@ -120,6 +215,26 @@ func (r rule) words(part Part) string {
 		return fmt.Sprintf("is one of %s and %d more", strings.Join(list[:most], ", "), len(list)-most)
 	}
 	return "is one of " + strings.Join(list, ", ")
+}
+
+// window says when the rule is in force.
+func (r *rule) window() string {
+	var parts []string
+	if !r.from.IsZero() {
+		parts = append(parts, "from "+r.from.Format(time.RFC3339)+" on")
+	}
+	if !r.until.IsZero() {
+		parts = append(parts, "before "+r.until.Format(time.RFC3339))
+	}
+	return strings.Join(parts, " and ")
+}
+
+// reasonText returns the pattern of reasons as the file has it.
+func (r *rule) reasonText() string {
+	if r.reason == nil {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(r.reason.String(), `\A(?:`), `)\z`)
 }
 
 // list returns the forms, Full alone if that is one.
@@ -141,84 +256,4 @@ func (f forms) names() (names []string) {
 		names = append(names, form.String())
 	}
 	return names
-}
-
-// Rule is a rule as the file has it. Its lists must not be changed.
-type Rule struct {
-	Name                                 string
-	Line                                 int // in the file
-	Callers, Actions, Profiles, Purposes []string
-	Reveal                               []Reveal // Full alone stands for all
-}
-
-// Rules goes through the rules in the order of the file.
-func (p *Policy) Rules() iter.Seq[Rule] {
-	return func(yield func(Rule) bool) {
-		for _, r := range p.rules {
-			if !yield(Rule{r.name, r.line, r.callers, r.actions, r.profiles, r.purposes, r.reveal.list()}) {
-				return
-			}
-		}
-	}
-}
-
-// Count returns how many rules there are.
-func (p *Policy) Count() int { return len(p.rules) }
-
-// Knows says whether there is such an action.
-func (p *Policy) Knows(action string) bool {
-	_, ok := p.actions[action]
-	return ok
-}
-
-// Query asks who could do something. What is empty, or Unspecified, doesn't matter.
-type Query struct {
-	Action, Profile, Purpose string
-	Reveal                   Reveal
-}
-
-// Access is what a rule lets a caller do.
-type Access struct {
-	Caller, Rule string
-	Line         int // of the rule in the file
-	Actions      []string
-	Profiles     []string
-	Purposes     []string
-	Reveal       []string // the forms, "FULL" alone if that is one
-}
-
-// Who returns each caller and rule that allow what is asked, narrowed to it, in the
-// order of callers and of the file.
-func (p *Policy) Who(q Query) (found []Access) {
-	for _, r := range p.rules {
-		actions := slices.DeleteFunc(slices.Clone(r.actions), func(action string) bool {
-			kind := p.actions[action]
-			return q.Action != "" && action != q.Action ||
-				q.Profile != "" && (kind == PlainAction || !slices.Contains(r.profiles, q.Profile)) ||
-				q.Purpose != "" && (kind != RevealAction || !slices.Contains(r.purposes, q.Purpose)) ||
-				q.Reveal != Unspecified && (kind != RevealAction || !r.reveal.has(q.Reveal))
-		})
-		if len(actions) == 0 {
-			continue
-		}
-		a := Access{Rule: r.name, Line: r.line, Actions: actions}
-		a.Profiles = narrowed(r.profiles, q.Profile)
-		if slices.ContainsFunc(actions, func(action string) bool { return p.actions[action] == RevealAction }) {
-			a.Purposes, a.Reveal = narrowed(r.purposes, q.Purpose), r.reveal.names()
-		}
-		for _, caller := range r.callers {
-			a.Caller = caller
-			found = append(found, a)
-		}
-	}
-	slices.SortStableFunc(found, func(a, b Access) int { return cmp.Compare(a.Caller, b.Caller) })
-	return found
-}
-
-// narrowed returns a list, or the one thing of it that was asked about.
-func narrowed(list []string, asked string) []string {
-	if asked != "" {
-		return []string{asked}
-	}
-	return list
 }

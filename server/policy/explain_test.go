@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestExplain(t *testing.T) {
@@ -14,13 +15,13 @@ func TestExplain(t *testing.T) {
 		request Request
 		want    string // reason or rule, then the nearest rules and what they lack
 	}{
-		{"allowed", Request{payments, "detokenize", "card", "refund", Full}, "payments-charge"},
-		{"no purpose", Request{payments, "detokenize", "card", "fraud", Full}, "PURPOSE_NOT_ALLOWED payments-charge:purpose payments-again:purpose"},
-		{"too much", Request{support, "detokenize", "card", "support", Full}, "REVEAL_NOT_ALLOWED support:reveal"},
-		{"another profile", Request{checkout, "tokenize", "ssn", "", Unspecified}, "NO_RULE shop-tokenize:profile"},
-		{"another caller", Request{"cn:nobody", "reflect", "", "", Unspecified}, "NO_RULE payments-again:caller reflection:caller"},
-		{"another action", Request{support, "tokenize", "card", "", Unspecified}, "NO_RULE shop-tokenize:caller payments-again:caller support:action"},
-		{"nothing near", Request{"cn:nobody", "detokenize", "note", "marketing", Full}, "NO_RULE payments-charge:caller,profile,purpose payments-again:caller,profile,purpose"},
+		{"allowed", ask(payments, "detokenize", "card", "refund", Full), "payments-charge"},
+		{"no purpose", ask(payments, "detokenize", "card", "fraud", Full), "PURPOSE_NOT_ALLOWED payments-charge:purpose payments-again:purpose"},
+		{"too much", ask(support, "detokenize", "card", "support", Full), "REVEAL_NOT_ALLOWED support:reveal"},
+		{"another profile", ask(checkout, "tokenize", "ssn", "", Unspecified), "NO_RULE shop-tokenize:profile"},
+		{"another caller", ask("cn:nobody", "reflect", "", "", Unspecified), "NO_RULE payments-again:caller reflection:caller"},
+		{"another action", ask(support, "tokenize", "card", "", Unspecified), "NO_RULE shop-tokenize:caller payments-again:caller support:action"},
+		{"nothing near", ask("cn:nobody", "detokenize", "note", "marketing", Full), "NO_RULE payments-charge:caller,profile,purpose payments-again:caller,profile,purpose"},
 	} {
 		e := p.Explain(row.request)
 		if e.Decision != p.Decide(row.request) {
@@ -40,10 +41,10 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: %s; want %s", row.name, got, row.want)
 		}
 	}
-	if e := p.Explain(Request{support, "detokenize", "card", "support", Full}); e.Near[0].Line != 27 || e.Near[0].Names != "reveal is MASKED" {
+	if e := p.Explain(ask(support, "detokenize", "card", "support", Full)); e.Near[0].Line != 27 || e.Near[0].Names != "reveal is MASKED" {
 		t.Errorf("where and what the nearest rule is: %+v", e.Near[0])
 	}
-	if e := p.Explain(Request{payments, "detokenize", "card", "refund", Full}); e.Line != 15 {
+	if e := p.Explain(ask(payments, "detokenize", "card", "refund", Full)); e.Line != 15 {
 		t.Errorf("the rule that allows is at line %d", e.Line)
 	}
 	many := new(strings.Builder)
@@ -51,7 +52,7 @@ func TestExplain(t *testing.T) {
 	for i := range 50 {
 		fmt.Fprintf(many, "  - {name: r%d, callers: [\"cn:c%d\"], actions: [reflect]}\n", i, i)
 	}
-	if e := mustParse(t, many.String()).Explain(Request{"cn:x", "reflect", "", "", Unspecified}); len(e.Near) != maxNear {
+	if e := mustParse(t, many.String()).Explain(ask("cn:x", "reflect", "", "", Unspecified)); len(e.Near) != maxNear {
 		t.Errorf("%d of 50 rules that are as near are told", len(e.Near))
 	}
 }
@@ -65,10 +66,10 @@ func TestExplainAgreesWithDecide(t *testing.T) {
 			for profile := range vocabulary.Profiles {
 				for _, purpose := range []string{"charge", "refund", "support", "x"} {
 					for reveal := range Routing + 1 {
-						r := Request{caller, action, profile, purpose, reveal}
+						r := ask(caller, action, profile, purpose, reveal)
 						e, met := p.Explain(r), []string(nil)
 						for _, rule := range p.rules {
-							if len(p.lacks(rule, r)) == 0 {
+							if len(p.lacks(&rule, &r)) == 0 {
 								met = append(met, rule.name)
 							}
 						}
@@ -112,7 +113,7 @@ func TestWho(t *testing.T) {
 
 func TestLint(t *testing.T) {
 	flaws := func(text string) (got []string) {
-		for _, f := range mustParse(t, text).Lint() {
+		for _, f := range mustParse(t, text).Lint(time.Now()) {
 			got = append(got, fmt.Sprintf("%s %s", f.Rule, f.Flaw))
 		}
 		return got

@@ -3,12 +3,13 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 
 	"go.yaml.in/yaml/v4"
 )
 
 // fileKeys are the keys of a policy file.
-var fileKeys = map[string]bool{"version": true, "rules": true}
+var fileKeys = map[string]bool{"version": true, "groups": true, "rules": true}
 
 // Parse reads a policy file. The name is only for errors. Actions and profiles
 // that the vocabulary doesn't have are errors, and so are every purpose that a
@@ -20,48 +21,51 @@ var fileKeys = map[string]bool{"version": true, "rules": true}
 // the order of the file, each an *Error (use errors.As, or the Unwrap method
 // of what errors.Join returns), but no more than 100.
 func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
+	v.Actions, v.Profiles = maps.Clone(v.Actions), maps.Clone(v.Profiles)
 	p, notes := &problems{file: file}, &problems{file: file}
 	root, ok := readDocument(data, p)
 	if !ok {
 		return nil, p.err()
 	}
-	rules := readFile(root, p, notes, v)
+	groups, rules := readFile(root, p, notes, v)
 	if !p.none() {
 		return nil, p.err()
 	}
-	callers, ok := compile(rules, v.Actions)
-	if !ok {
-		p.node(root, "the rules make more than %d combinations of callers, actions, profiles and purposes", maxGrants)
+	tables, err := compile(rules, v.Actions, v.namespaces())
+	if err != nil {
+		p.node(root, "%v", err)
 		return nil, p.err()
 	}
 	sum := sha256.Sum256(data)
 	return &Policy{
-		hash: hex.EncodeToString(sum[:]), callers: callers,
-		file: file, rules: rules, actions: v.Actions, profiles: v.Profiles, notes: *notes,
+		hash: hex.EncodeToString(sum[:]), tables: tables,
+		file: file, text: data, groups: groups, rules: rules, actions: v.Actions, profiles: v.Profiles, notes: *notes,
 	}, nil
 }
 
-// readFile reads the keys of the file and all rules.
-func readFile(root *yaml.Node, p, notes *problems, v Vocabulary) []rule {
+// readFile reads the keys of the file, the groups and all rules.
+func readFile(root *yaml.Node, p, notes *problems, v Vocabulary) (map[string]*group, []rule) {
 	s, ok := readSection(root, p, "", fileKeys)
 	if !ok || !readVersion(s) {
-		return nil
+		return nil, nil
 	}
+	groups := readGroups(s)
 	f, ok := s.keys["rules"]
 	if !ok {
 		s.wrong(root, `"rules" is missing; a policy that denies everything has "rules: []"`)
-		return nil
+		return nil, nil
 	}
 	if f.value.Kind != yaml.SequenceNode || f.value.ShortTag() != "!!seq" {
 		s.wrong(f.value, `"rules" must be a list, not %s`, kindOf(f.value))
-		return nil
+		return nil, nil
 	}
-	rr := ruleReader{p, notes, v, make(map[string]int)}
+	rr := ruleReader{p, notes, v, groups, make(map[string]int)}
 	var rules []rule
 	for i, n := range f.value.Content {
 		rules = append(rules, rr.read(n, i))
 	}
-	return rules
+	noteUnused(groups, notes)
+	return groups, rules
 }
 
 // readVersion checks the version. What a file of another version means is

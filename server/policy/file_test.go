@@ -75,7 +75,7 @@ func TestParseRefuses(t *testing.T) {
 		{"version 2", "version: 2\nrules: [nonsense]\n", `1:10: "version" must be 1, the only version there is`},
 		{"version as a string", "version: \"1\"\nrules: []\n", `1:10: "version" must be 1, the only version there is`},
 		{"version 1.0", "version: 1.0\nrules: []\n", `1:10: "version" must be 1, the only version there is`},
-		{"unknown key", "version: 1\nrule: []\nrules: []\n", `2:1: unknown key "rule" (known: rules, version)`},
+		{"unknown key", "version: 1\nrule: []\nrules: []\n", `2:1: unknown key "rule" (known: groups, rules, version)`},
 		{"duplicate key", "version: 1\nrules: []\nversion: 1\n", `3:1: key "version" appears twice; it is at line 1 too`},
 		{"a key that is a list", "version: 1\nrules: []\n? [a]\n: 1\n", `3:3: a key must be a string, not a list`},
 		{"rules is a mapping", "version: 1\nrules: {}\n", `2:8: "rules" must be a list, not a mapping`},
@@ -83,8 +83,8 @@ func TestParseRefuses(t *testing.T) {
 
 		// A rule.
 		{"rule is a string", head + "  - a\n", `3:5: rule 1 of the list: must be a mapping, not a string`},
-		{"unknown key in a rule", head + "  - {name: a, effect: deny" + rest,
-			`3:15: rule "a": unknown key "effect" (known: actions, callers, description, name, profiles, purposes, reveal)`},
+		{"unknown key in a rule", head + "  - {name: a, efect: deny" + rest,
+			`3:15: rule "a": unknown key "efect"; did you mean "effect"?`},
 		{"duplicate key in a rule", head + "  - {name: a, name: a" + rest, `3:15: rule "a": key "name" appears twice; it is at line 3 too`},
 		{"no name", head + "  - {description: x" + rest, `3:5: rule 1 of the list: "name" is missing`},
 		{"empty name", head + "  - {name: \"\"" + rest, `3:12: rule 1 of the list: a name is of the form [a-z][a-z0-9-]{0,62}`},
@@ -105,8 +105,16 @@ func TestParseRefuses(t *testing.T) {
 		{"callers is a string", head + "  - {name: a, actions: [reflect], callers: dns:a}\n", `3:44: rule "a": "callers" must be a list of strings, as in [one, two], not a string`},
 		{"caller is nothing", head + "  - {name: a, actions: [reflect], callers: [~]}\n", `3:45: rule "a": "callers" must be a list of strings; this is nothing`},
 		{"caller twice", head + "  - {name: a, actions: [reflect], callers: [\"dns:a\", \"dns:a\"]}\n", `3:54: rule "a": "callers" names "dns:a" twice`},
-		{"caller is a pattern", head + "  - {name: a, actions: [reflect], callers: [\"spiffe://a/*\"]}\n",
-			`3:45: rule "a": caller "spiffe://a/*": patterns are not supported: name each caller in full, without "*"`},
+		{"caller is a pattern of trust domains", head + "  - {name: a, actions: [reflect], callers: [\"spiffe://*/a\"]}\n",
+			`3:45: rule "a": caller "spiffe://*/a": the trust domain of a SPIFFE ID has no "*": whoever may issue one in another domain would be meant`},
+		{"caller is a pattern of parts of segments", head + "  - {name: a, actions: [reflect], callers: [\"spiffe://a/b*\"]}\n",
+			`3:45: rule "a": caller "spiffe://a/b*": "*" stands for a whole segment, no more and no less`},
+		{"caller is a pattern of top-level domains", head + "  - {name: a, actions: [reflect], callers: [\"dns:shop.*\"]}\n",
+			`3:45: rule "a": caller "dns:shop.*": the last label of a host name is no "*"`},
+		{"caller is a pattern of common names", head + "  - {name: a, actions: [reflect], callers: [\"cn:*\"]}\n",
+			`3:45: rule "a": caller "cn:*": "*" stands for a segment of the path of a SPIFFE ID, or for a label of a host name; nothing else has patterns`},
+		{"unknown group", head + "  - {name: a, actions: [reflect], callers: [\"group:x\"]}\n",
+			`3:45: rule "a": unknown group "x" (there are none)`},
 		{"caller without a type", head + "  - {name: a, actions: [reflect], callers: [shop]}\n",
 			`3:45: rule "a": caller "shop": a caller is "spiffe://TRUST-DOMAIN/PATH", "dns:NAME" or "cn:NAME"`},
 
@@ -171,7 +179,7 @@ func TestParseRefuses(t *testing.T) {
 
 		// All errors are told at once, in the order of the file.
 		{"several", "version: 1\nrulez: 1\nrules:\n  - {name: a, callers: [x], actions: [y], profiles: [z]}\n  - 1\n",
-			"2:1: unknown key \"rulez\" (known: rules, version)\n" +
+			"2:1: unknown key \"rulez\" (known: groups, rules, version)\n" +
 				"4:25: rule \"a\": caller \"x\": a caller is \"spiffe://TRUST-DOMAIN/PATH\", \"dns:NAME\" or \"cn:NAME\"\n" +
 				"4:39: rule \"a\": unknown action \"y\" (known: detokenize, export, reflect, tokenize)\n" +
 				"4:54: rule \"a\": unknown profile \"z\" (known: card, note, ssn)\n" +

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Flaw is what kind of thing Lint has to say about a rule.
@@ -15,11 +16,19 @@ const (
 	// Shadowed: earlier rules allow all that the rule does, so it never decides.
 	Shadowed Flaw = "shadowed"
 
-	// Vain: what the rule allows can't succeed; see Notes.
+	// Unreachable: a rule denies all that the rule allows; or it denies, or puts duties
+	// on, what no rule allows.
+	Unreachable Flaw = "unreachable"
+
+	// Over: the time in which the rule is in force is over.
+	Over Flaw = "over"
+
+	// Vain: what the rule allows can't succeed, or no rule names a group; see Notes.
 	Vain Flaw = "vain"
 
 	// Broad: the rule shows every profile in FULL, and there are several; or it lets
-	// more than MaxFullCallers callers see one in FULL.
+	// more than MaxFullCallers callers, or all of a trust domain or a host name's domain,
+	// see one in FULL.
 	Broad Flaw = "broad"
 )
 
@@ -35,32 +44,43 @@ type Finding struct {
 	Message string // whole, with the place, as errors of the file are
 }
 
-// Lint returns what is questionable about the rules though the file is good, in the
-// order of the file.
-func (p *Policy) Lint() (findings []Finding) {
-	say := func(flaw Flaw, r rule, format string, args ...any) {
-		message := fmt.Sprintf("rule %q is %s: %s", r.name, flaw, fmt.Sprintf(format, args...))
-		findings = append(findings, Finding{flaw, r.name, r.line, (&Error{p.file, r.line, r.column, message}).Error()})
-	}
-	before := make(map[string]*table) // what the rules so far allow each caller
-	for _, r := range p.rules {
-		if by := p.shadowing(r, before); len(by) > 0 {
-			say(Shadowed, r, "all that it allows is allowed by %s before it", strings.Join(by, ", "))
+// Lint returns what is questionable about the rules at a time though the file is good,
+// in the order of the file.
+func (p *Policy) Lint(now time.Time) (findings []Finding) {
+	for i := range p.rules {
+		r := &p.rules[i]
+		say := func(flaw Flaw, format string, args ...any) {
+			message := fmt.Sprintf("rule %q is %s: %s", r.name, flaw, fmt.Sprintf(format, args...))
+			findings = append(findings, Finding{flaw, r.name, r.line, (&Error{p.file, r.line, r.column, message}).Error()})
 		}
-		for _, caller := range r.callers {
-			if before[caller] == nil {
-				before[caller] = newTable()
+		if !r.until.IsZero() && !now.Before(r.until) {
+			say(Over, "it was in force before %s", r.until.Format(time.RFC3339))
+		}
+		if r.effect != Allow {
+			if !p.matters(r) {
+				say(Unreachable, "no rule allows anything that it is about")
 			}
-			before[caller].add(r, p.actions)
+			continue
+		}
+		if by := p.deniedBy(r); by != "" {
+			say(Unreachable, "all that it allows is denied by %s", by)
+		}
+		if by := p.shadowing(i); len(by) > 0 {
+			say(Shadowed, "all that it allows is allowed by %s before it", strings.Join(by, ", "))
 		}
 		if !r.reveal.has(Full) {
 			continue
 		}
 		if n := len(p.profiles); n > 1 && len(r.profiles) == n {
-			say(Broad, r, "it shows every profile in FULL")
+			say(Broad, "it shows every profile in FULL")
 		}
-		if n := len(r.callers); n > MaxFullCallers {
-			say(Broad, r, "it lets %d callers see values in FULL", n)
+		if n := len(r.callers.members()); n > MaxFullCallers {
+			say(Broad, "it lets %d callers see values in FULL", n)
+		}
+		for _, pattern := range r.callers.patterns {
+			if strings.Trim(pattern.rest, "*"+pattern.separator) == "" {
+				say(Broad, "it lets everybody whom %s%s matches see values in FULL", pattern.prefix, pattern.rest)
+			}
 		}
 	}
 	for _, note := range p.notes.list {
@@ -70,17 +90,59 @@ func (p *Policy) Lint() (findings []Finding) {
 	return findings
 }
 
-// shadowing returns the rules that together allow all that a rule does, none if they
-// don't.
-func (p *Policy) shadowing(r rule, before map[string]*table) (by []string) {
+// matters says whether any rule allows anything that one which denies or obliges is
+// about.
+func (p *Policy) matters(r *rule) bool {
+	return slices.ContainsFunc(p.rules, func(other rule) bool {
+		return other.effect == Allow && overlap(r.namespaces, other.namespaces) && overlap(r.actions, other.actions) &&
+			overlap(r.profiles, other.profiles) && overlap(r.purposes, other.purposes) &&
+			slices.ContainsFunc(other.callers.members(), r.callers.touches)
+	})
+}
+
+// touches says whether a set may have an identity, or something that a pattern matches.
+// It says so too often rather than too seldom.
+func (c *callerSet) touches(member string) bool {
+	if c.has(member) {
+		return true
+	}
+	p, ok := asPattern(member)
+	return ok && (len(c.patterns) > 0 || slices.ContainsFunc(c.exact, p.matches))
+}
+
+// deniedBy returns the rule that denies all that one allows, whatever the
+// circumstances; "" if there is none.
+func (p *Policy) deniedBy(r *rule) string {
+	for i := range p.rules {
+		d := &p.rules[i]
+		if d.effect == Deny && d.reveal == 0 && !d.conditional() && covers(d.namespaces, r.namespaces) && covers(d.actions, r.actions) &&
+			covers(d.profiles, r.profiles) && covers(d.purposes, r.purposes) &&
+			!slices.ContainsFunc(r.callers.members(), func(caller string) bool { return !d.callers.has(caller) }) {
+			return d.name
+		}
+	}
+	return ""
+}
+
+// shadowing returns the rules that together allow all that the index-th does, none if
+// they don't.
+func (p *Policy) shadowing(index int) (by []string) {
+	r := &p.rules[index]
 	found := make(map[string]bool)
-	for _, caller := range r.callers {
-		t := before[caller]
-		if t == nil || !t.covers(r, p.actions, found) {
+	for _, caller := range r.callers.members() {
+		var earlier []*rule
+		for i := range p.rules[:index] {
+			e := &p.rules[i]
+			if e.effect == Allow && !e.conditional() && (e.consent == consentIgnore || e.consent == r.consent) &&
+				e.callers.has(caller) && covers(e.namespaces, r.namespaces) {
+				earlier = append(earlier, e)
+			}
+		}
+		if !p.covered(r, earlier, found) {
 			return nil
 		}
 	}
-	for _, rule := range p.rules {
+	for _, rule := range p.rules[:index] {
 		if found[rule.name] {
 			by = append(by, rule.name)
 		}
@@ -88,39 +150,36 @@ func (p *Policy) shadowing(r rule, before map[string]*table) (by []string) {
 	return by
 }
 
-// covers says whether a table allows its caller all that a rule does, and adds the
-// names of the rules by which.
-func (t *table) covers(r rule, actions map[string]ActionKind, by map[string]bool) bool {
+// covered says whether earlier rules allow all that a rule does, and adds the names of
+// those by which.
+func (p *Policy) covered(r *rule, earlier []*rule, by map[string]bool) bool {
 	for _, action := range r.actions {
-		first, ok := t.actions[action]
-		if !ok {
-			return false
-		}
-		if actions[action] == PlainAction {
-			by[first.rule] = true
-			continue
-		}
-		for _, profile := range r.profiles {
-			g, ok := t.grants[target{action, profile}]
-			if !ok {
-				return false
-			}
-			if actions[action] == ProfileAction {
-				by[g.rule] = true
-				continue
-			}
-			for _, purpose := range r.purposes {
-				reveal := g.purposes[purpose]
-				if reveal == nil || r.reveal&^reveal.granted != 0 {
-					return false
-				}
-				for _, e := range reveal.rules {
-					if e.granted&r.reveal != 0 {
+		kind := p.actions[action]
+		for _, profile := range orNone(r.profiles, kind != PlainAction) {
+			for _, purpose := range orNone(r.purposes, kind == RevealAction) {
+				left, allowed := r.reveal, false
+				for _, e := range earlier {
+					if !slices.Contains(e.actions, action) || profile != "" && !slices.Contains(e.profiles, profile) || purpose != "" && !slices.Contains(e.purposes, purpose) {
+						continue
+					}
+					if kind != RevealAction && !allowed || left&e.reveal != 0 {
 						by[e.name] = true
 					}
+					left, allowed = left&^e.reveal, true
+				}
+				if !allowed || kind == RevealAction && left != 0 {
+					return false
 				}
 			}
 		}
 	}
 	return true
+}
+
+// orNone returns a list, or one with nothing in it if the list doesn't matter.
+func orNone(list []string, matters bool) []string {
+	if matters {
+		return list
+	}
+	return []string{""}
 }

@@ -13,11 +13,16 @@
 //	    purposes: [charge, refund]
 //	    reveal: FULL # or a list, as in [MASKED, LAST4]
 //
-// Every rule allows; what no rule allows is denied, so a file with "rules: []"
-// denies everything. A rule allows each of its callers each of its actions on
-// each of its profiles for each of its purposes; nothing is pieced together
-// from several rules. Callers are exact identities in one of the three forms
-// that ValidateCaller describes.
+// A rule allows, unless its effect is another; what no rule allows is denied, so a
+// file with "rules: []" denies everything. A rule allows each of its callers each of
+// its actions on each of its profiles for each of its purposes; nothing is pieced
+// together from several rules. Callers are identities in one of the three forms that
+// ValidateCaller describes, patterns of them, or groups.
+//
+// A rule may have conditions, such as networks, times or a CEL expression; it then
+// allows only what meets all of them. Rules whose effect is deny win over all that
+// allow; those whose effect is oblige put duties and bounds on what others allow.
+// Whatever can't be found out is denied.
 //
 // What an action is decides what a rule about it must say: see ActionKind.
 package policy
@@ -27,12 +32,14 @@ import "slices"
 // Policy is a set of rules made ready for decisions. It never changes, and it
 // is safe for concurrent use.
 type Policy struct {
-	hash    string
-	callers map[string]*table
+	hash   string
+	tables *tables
 
 	// The rest is for explanations.
 
 	file     string
+	text     []byte
+	groups   map[string]*group
 	rules    []rule
 	actions  map[string]ActionKind
 	profiles map[string]ProfileVocabulary
@@ -49,23 +56,6 @@ func (p *Policy) Hash() string { return p.hash }
 func (p *Policy) Notes() error {
 	notes := problems{file: p.notes.file, list: slices.Clone(p.notes.list), more: p.notes.more}
 	return notes.err()
-}
-
-// Request is what is to be decided.
-type Request struct {
-	// Caller is the identity of the caller, in a form of ValidateCaller.
-	Caller string
-
-	// Action is the name of what the caller wants to do.
-	Action string
-
-	// Profile is the name of the profile. It doesn't matter to a PlainAction.
-	Profile string
-
-	// Purpose says what for, and Reveal in which form: Unspecified leaves the
-	// choice to the policy. They only matter to a RevealAction.
-	Purpose string
-	Reveal  Reveal
 }
 
 // Reason says in a machine-readable form why something is denied. It is empty
@@ -86,6 +76,25 @@ const (
 	// that none grants the form that was asked for.
 	RevealNotAllowed Reason = "REVEAL_NOT_ALLOWED"
 
+	// DeniedByRule says that a rule denies it, whatever others allow.
+	DeniedByRule Reason = "DENIED_BY_RULE"
+
+	// ConditionNotMet says that there are rules that would allow it, but not from
+	// there, not now, not for this token, or not as their expression says.
+	ConditionNotMet Reason = "CONDITION_NOT_MET"
+
+	// ConditionFailed says that it can't be found out whether the conditions of a
+	// rule are met. Nothing is allowed then, and what the rule denies is denied.
+	ConditionFailed Reason = "CONDITION_FAILED"
+
+	// ReasonRequired says that the caller has to state a reason, of a certain form.
+	ReasonRequired Reason = "REASON_REQUIRED"
+
+	// ConsentIsWithdrawn says that the person whom it is about doesn't consent to the
+	// purpose any more, and ConsentMissing that the person never has.
+	ConsentIsWithdrawn Reason = "CONSENT_WITHDRAWN"
+	ConsentMissing     Reason = "CONSENT_MISSING"
+
 	// RevealAmbiguous says that such rules grant several parts and neither
 	// Masked nor Full, so that the caller must name the one it wants.
 	RevealAmbiguous Reason = "REVEAL_AMBIGUOUS"
@@ -93,35 +102,46 @@ const (
 
 // Decision is what the policy says to a Request. The zero Decision denies.
 type Decision struct {
-	// Allowed says whether the caller may.
+	// Allowed says whether the caller may; if Pending, whether it may as far as can be
+	// told before the token is known.
 	Allowed bool
+
+	// Pending says that it depends on the token. Decide again with it; until then
+	// nothing may be done but to look it up. It is false unless Allowed.
+	Pending bool
 
 	// Reason says why not. It is empty when Allowed.
 	Reason Reason
 
-	// Rule names the rule that allows: of those that grant what is given, the
-	// first of the file. It is empty unless Allowed.
+	// Rule names the rule that has decided: of those that grant what is given, the
+	// first of the file; or the one that denies. It is empty if it is denied since no
+	// rule allows it, and while it is Pending.
 	Rule string
 
 	// Reveal is the form that the caller gets to see. It is Unspecified unless
-	// the action is a RevealAction and Allowed.
+	// the action is a RevealAction and Allowed. While it is Pending, it is the most
+	// that it may come to.
 	Reveal Reveal
+
+	duties Duties
 }
+
+// Duties returns what a decision that allows demands. It is valid for as long as d is.
+func (d *Decision) Duties() *Duties { return &d.duties }
 
 // May says whether any rule at all allows the caller the action, and which is
-// the first of the file that does. For a PlainAction that is the decision; for
-// any other it is only good for refusing early.
-func (p *Policy) May(caller, action string) (rule string, ok bool) {
-	t, ok := p.callers[caller]
-	if !ok {
-		return "", false
-	}
-	a, ok := t.actions[action]
-	return a.rule, ok
+// the first of the file that does. It is only good for refusing early.
+func (p *Policy) May(caller, namespace, action string) (rule string, ok bool) {
+	rule, ok = p.tables.of(namespace, caller).actions[action]
+	return rule, ok
 }
 
-// Decide decides a request. It doesn't allocate, and what it costs doesn't
-// grow with the number of rules.
+// Decide decides a request. It doesn't allocate unless rules about it have
+// expressions, and what it costs doesn't grow with the number of rules that are not
+// about it.
+//
+// A rule that denies comes first, wherever it stands in the file; then those that
+// oblige; then those that allow, as far as all their conditions are met.
 //
 // For a RevealAction, the rules that match the caller, the action, the profile
 // and the purpose are looked at together. A form that is named is given if any
@@ -130,27 +150,21 @@ func (p *Policy) May(caller, action string) (rule string, ok bool) {
 // of them grants it, else Masked, if any does, else the part that they grant, if
 // it is only one.
 func (p *Policy) Decide(r Request) Decision {
-	t, ok := p.callers[r.Caller]
+	t := p.tables.of(r.namespace(), r.Caller)
+	kind := p.actions[r.Action]
+	at := target{r.Action, r.Profile}
+	if kind == PlainAction {
+		at.profile = ""
+	}
+	found, ok := t.targets[at]
 	if !ok {
 		return Decision{Reason: NoRule}
 	}
-	a, ok := t.actions[r.Action]
-	if !ok {
-		return Decision{Reason: NoRule}
+	set := found.any
+	if kind == RevealAction {
+		if set = found.purposes[r.Purpose]; set == nil {
+			return Decision{Reason: PurposeNotAllowed}
+		}
 	}
-	if a.kind == PlainAction {
-		return Decision{Allowed: true, Rule: a.rule}
-	}
-	g, ok := t.grants[target{r.Action, r.Profile}]
-	if !ok {
-		return Decision{Reason: NoRule}
-	}
-	if a.kind == ProfileAction {
-		return Decision{Allowed: true, Rule: g.rule}
-	}
-	reveal, ok := g.purposes[r.Purpose]
-	if !ok {
-		return Decision{Reason: PurposeNotAllowed}
-	}
-	return reveal.decide(r.Reveal)
+	return set.decide(&r)
 }

@@ -59,43 +59,43 @@ func TestDecide(t *testing.T) {
 		request Request
 		want    Decision
 	}{
-		{"tokenize", Request{checkout, "tokenize", "card", "", 0}, allowed("shop-tokenize", 0)},
-		{"second caller of the rule", Request{"dns:checkout.example", "tokenize", "note", "", 0}, allowed("shop-tokenize", 0)},
-		{"purpose and reveal don't matter to tokenize", Request{checkout, "tokenize", "card", "none", Full}, allowed("shop-tokenize", 0)},
-		{"another profile", Request{checkout, "tokenize", "ssn", "", 0}, denied(NoRule)},
-		{"no profile", Request{checkout, "tokenize", "", "", 0}, denied(NoRule)},
-		{"tokenize by a rule for more", Request{payments, "tokenize", "card", "", 0}, allowed("payments-again", 0)},
+		{"tokenize", ask(checkout, "tokenize", "card", "", 0), allowed("shop-tokenize", 0)},
+		{"second caller of the rule", ask("dns:checkout.example", "tokenize", "note", "", 0), allowed("shop-tokenize", 0)},
+		{"purpose and reveal don't matter to tokenize", ask(checkout, "tokenize", "card", "none", Full), allowed("shop-tokenize", 0)},
+		{"another profile", ask(checkout, "tokenize", "ssn", "", 0), denied(NoRule)},
+		{"no profile", ask(checkout, "tokenize", "", "", 0), denied(NoRule)},
+		{"tokenize by a rule for more", ask(payments, "tokenize", "card", "", 0), allowed("payments-again", 0)},
 
-		{"most, by the first rule that grants it", Request{payments, "detokenize", "card", "charge", Unspecified}, allowed("payments-charge", Full)},
-		{"full", Request{payments, "detokenize", "card", "charge", Full}, allowed("payments-charge", Full)},
-		{"masked, by the first rule that grants it or more", Request{payments, "detokenize", "card", "charge", Masked}, allowed("payments-look", Masked)},
-		{"less than granted", Request{payments, "detokenize", "card", "refund", Masked}, allowed("payments-charge", Masked)},
-		{"most is masked", Request{support, "detokenize", "ssn", "support", Unspecified}, allowed("support", Masked)},
-		{"more than granted", Request{support, "detokenize", "card", "support", Full}, denied(RevealNotAllowed)},
-		{"a form that there is not", Request{payments, "detokenize", "card", "charge", Routing + 1}, denied(RevealNotAllowed)},
-		{"the last number of a form", Request{payments, "detokenize", "card", "charge", 255}, denied(RevealNotAllowed)},
-		{"a part by a rule for all", Request{payments, "detokenize", "card", "charge", Expiry}, allowed("payments-charge", Expiry)},
-		{"a part that is not granted", Request{support, "detokenize", "card", "support", Last4}, denied(RevealNotAllowed)},
-		{"another purpose", Request{payments, "detokenize", "card", "support", Full}, denied(PurposeNotAllowed)},
-		{"no purpose", Request{payments, "detokenize", "card", "", Masked}, denied(PurposeNotAllowed)},
-		{"reveal of another profile", Request{payments, "detokenize", "ssn", "support", Masked}, denied(NoRule)},
-		{"another action", Request{support, "tokenize", "card", "", 0}, denied(NoRule)},
-		{"an action without a rule", Request{payments, "export", "card", "charge", Masked}, denied(NoRule)},
+		{"most, by the first rule that grants it", ask(payments, "detokenize", "card", "charge", Unspecified), allowed("payments-charge", Full)},
+		{"full", ask(payments, "detokenize", "card", "charge", Full), allowed("payments-charge", Full)},
+		{"masked, by the first rule that grants it or more", ask(payments, "detokenize", "card", "charge", Masked), allowed("payments-look", Masked)},
+		{"less than granted", ask(payments, "detokenize", "card", "refund", Masked), allowed("payments-charge", Masked)},
+		{"most is masked", ask(support, "detokenize", "ssn", "support", Unspecified), allowed("support", Masked)},
+		{"more than granted", ask(support, "detokenize", "card", "support", Full), denied(RevealNotAllowed)},
+		{"a form that there is not", ask(payments, "detokenize", "card", "charge", Routing+1), denied(RevealNotAllowed)},
+		{"the last number of a form", ask(payments, "detokenize", "card", "charge", 255), denied(RevealNotAllowed)},
+		{"a part by a rule for all", ask(payments, "detokenize", "card", "charge", Expiry), allowed("payments-charge", Expiry)},
+		{"a part that is not granted", ask(support, "detokenize", "card", "support", Last4), denied(RevealNotAllowed)},
+		{"another purpose", ask(payments, "detokenize", "card", "support", Full), denied(PurposeNotAllowed)},
+		{"no purpose", ask(payments, "detokenize", "card", "", Masked), denied(PurposeNotAllowed)},
+		{"reveal of another profile", ask(payments, "detokenize", "ssn", "support", Masked), denied(NoRule)},
+		{"another action", ask(support, "tokenize", "card", "", 0), denied(NoRule)},
+		{"an action without a rule", ask(payments, "export", "card", "charge", Masked), denied(NoRule)},
 
-		{"plain", Request{support, "reflect", "", "", 0}, allowed("reflection", 0)},
-		{"plain by a rule for more", Request{payments, "reflect", "", "", 0}, allowed("payments-again", 0)},
-		{"a profile doesn't matter to it", Request{support, "reflect", "none", "none", Full}, allowed("reflection", 0)},
-		{"plain denied", Request{checkout, "reflect", "", "", 0}, denied(NoRule)},
+		{"plain", ask(support, "reflect", "", "", 0), allowed("reflection", 0)},
+		{"plain by a rule for more", ask(payments, "reflect", "", "", 0), allowed("payments-again", 0)},
+		{"a profile doesn't matter to it", ask(support, "reflect", "none", "none", Full), allowed("reflection", 0)},
+		{"plain denied", ask(checkout, "reflect", "", "", 0), denied(NoRule)},
 
-		{"stranger", Request{"spiffe://coatcheck.example/stranger", "detokenize", "card", "charge", Masked}, denied(NoRule)},
-		{"no caller", Request{"", "reflect", "", "", 0}, denied(NoRule)},
-		{"no action", Request{payments, "", "card", "charge", Masked}, denied(NoRule)},
-		{"caller in capitals", Request{"spiffe://coatcheck.example/Payments", "detokenize", "card", "charge", Full}, denied(NoRule)},
-		{"caller with a slash more", Request{payments + "/", "detokenize", "card", "charge", Full}, denied(NoRule)},
-		{"the same name as another kind of caller", Request{"dns:support", "detokenize", "card", "support", Masked}, denied(NoRule)},
+		{"stranger", ask("spiffe://coatcheck.example/stranger", "detokenize", "card", "charge", Masked), denied(NoRule)},
+		{"no caller", ask("", "reflect", "", "", 0), denied(NoRule)},
+		{"no action", ask(payments, "", "card", "charge", Masked), denied(NoRule)},
+		{"caller in capitals", ask("spiffe://coatcheck.example/Payments", "detokenize", "card", "charge", Full), denied(NoRule)},
+		{"caller with a slash more", ask(payments+"/", "detokenize", "card", "charge", Full), denied(NoRule)},
+		{"the same name as another kind of caller", ask("dns:support", "detokenize", "card", "support", Masked), denied(NoRule)},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := p.Decide(row.request); got != row.want {
+			if got := decided(p, row.request); got != row.want {
 				t.Errorf("got %+v, want %+v", got, row.want)
 			}
 		})
@@ -115,7 +115,7 @@ func TestMay(t *testing.T) {
 		{"", "reflect", ""},
 		{"cn:stranger", "reflect", ""},
 	} {
-		rule, ok := p.May(row.caller, row.action)
+		rule, ok := p.May(row.caller, DefaultNamespace, row.action)
 		if rule != row.rule || ok != (row.rule != "") {
 			t.Errorf("May(%s, %s) = %q, %v, want %q", row.caller, row.action, rule, ok, row.rule)
 		}
@@ -125,7 +125,7 @@ func TestMay(t *testing.T) {
 func TestNothingIsAllowedWithoutRules(t *testing.T) {
 	p := mustParse(t, "version: 1\nrules: []\n")
 	for action := range vocabulary.Actions {
-		if got := p.Decide(Request{checkout, action, "card", "charge", Masked}); got != (Decision{Reason: NoRule}) {
+		if got := decided(p, ask(checkout, action, "card", "charge", Masked)); got != (Decision{Reason: NoRule}) {
 			t.Errorf("%s: %+v", action, got)
 		}
 	}
@@ -136,13 +136,13 @@ func TestPolicyIsASnapshot(t *testing.T) {
 	actions := map[string]ActionKind{"detokenize": RevealAction}
 	profiles := map[string]ProfileVocabulary{"card": {Purposes: []string{"charge"}}}
 	file := head + "  - {name: a, callers: [\"dns:a\"], actions: [detokenize], profiles: [card], purposes: [charge], reveal: MASKED}\n"
-	p, err := Parse("p", []byte(file), Vocabulary{actions, profiles})
+	p, err := Parse("p", []byte(file), Vocabulary{Actions: actions, Profiles: profiles})
 	if err != nil {
 		t.Fatal(err)
 	}
 	actions["detokenize"] = PlainAction
 	clear(profiles)
-	if got := p.Decide(Request{"dns:a", "detokenize", "card", "refund", Full}); got != (Decision{Reason: PurposeNotAllowed}) {
+	if got := decided(p, ask("dns:a", "detokenize", "card", "refund", Full)); got != (Decision{Reason: PurposeNotAllowed}) {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -193,7 +193,7 @@ func TestDecideReveal(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := mustParse(t, head+revealRules(row.rules...))
-			if got := p.Decide(Request{"dns:a", "export", "card", "charge", row.asked}); got != row.want {
+			if got := decided(p, ask("dns:a", "export", "card", "charge", row.asked)); got != row.want {
 				t.Errorf("got %+v, want %+v", got, row.want)
 			}
 		})
@@ -205,7 +205,7 @@ func TestDecideReveal(t *testing.T) {
 func TestFewRulesAreKept(t *testing.T) {
 	reveals := slices.Repeat([]string{"LAST4", "[LAST4, BIN]", "BIN", "BRAND", "MASKED", "[NUMBER, BRAND]", "EXPIRY", "FULL"}, 200)
 	p := mustParse(t, head+revealRules(reveals...))
-	kept := p.callers["dns:a"].grants[target{"export", "card"}].purposes["charge"].rules
+	kept := p.tables.of(DefaultNamespace, "dns:a").targets[target{"export", "card"}].purposes["charge"].allowing
 	if len(kept) != 7 {
 		t.Errorf("%d rules are kept", len(kept))
 	}

@@ -31,14 +31,48 @@ type Vocabulary struct {
 	// Actions are the actions that the server knows, from its method table.
 	Actions map[string]ActionKind
 
+	// Traits say more of some of them.
+	Traits map[string]ActionTraits
+
+	// Namespaces are the tenants; DefaultNamespace alone if there are none.
+	Namespaces []string
+
 	// Profiles are the profiles, by name.
 	Profiles map[string]ProfileVocabulary
+}
+
+// ActionTraits is what there is to know of an action beside its kind.
+type ActionTraits struct {
+	Token  bool // it is about a token of which something is known once it is looked up
+	Values bool // it gives values away, so that budgets and approvals make sense
+	Reason bool // callers can state a reason
+}
+
+// namespaces returns those that there are.
+func (v *Vocabulary) namespaces() []string {
+	if len(v.Namespaces) == 0 {
+		return []string{DefaultNamespace}
+	}
+	return v.Namespaces
+}
+
+// allows says whether any profile allows a purpose.
+func (v *Vocabulary) allows(purpose string) bool {
+	for _, p := range v.Profiles {
+		if slices.Contains(p.Purposes, purpose) {
+			return true
+		}
+	}
+	return false
 }
 
 // ProfileVocabulary is what a rule about a profile can speak of.
 type ProfileVocabulary struct {
 	// Purposes are the purposes that the profile allows.
 	Purposes []string
+
+	// Classes are the data classes that it is of, such as "pci".
+	Classes []string
 
 	// Parts names the parts that its values have, as ParseReveal takes them.
 	Parts []string

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -117,6 +118,8 @@ type (
 		Profiles []string `json:"profiles,omitempty"`
 		Purposes []string `json:"purposes,omitempty"`
 		Reveal   []string `json:"reveal,omitempty"`
+
+		Conditions []string `json:"conditions,omitempty"`
 	}
 	jsonTested struct {
 		Tests     int        `json:"tests"`
@@ -331,7 +334,7 @@ Exits with 1 if there are any.`,
 			if err != nil {
 				return err
 			}
-			findings := rules.Lint()
+			findings := rules.Lint(time.Now())
 			if p.json {
 				list := make([]jsonFinding, 0, len(findings))
 				for _, f := range findings {

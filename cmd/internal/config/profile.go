@@ -18,6 +18,7 @@ type Profile struct {
 	Owner       string   `yaml:"owner"`
 	Task        string   `yaml:"business_task"`
 	Purposes    []string `yaml:"purposes"`
+	Classes     []string `yaml:"classes"`
 
 	// The data.
 	Type    string `yaml:"type"`
@@ -54,7 +55,7 @@ func (c *Config) TokenizerProfiles() []tokenizer.Profile {
 	for _, name := range slices.Sorted(maps.Keys(c.Profiles)) {
 		p := c.Profiles[name]
 		profiles = append(profiles, tokenizer.Profile{
-			Name: name, Description: p.Description, Owner: p.Owner, Task: p.Task, Purposes: p.Purposes,
+			Name: name, Description: p.Description, Owner: p.Owner, Task: p.Task, Purposes: p.Purposes, Classes: p.Classes,
 			Type: p.Type, TypeOptions: format.TypeOptions{Pattern: p.Pattern, Region: p.Region, CVV: p.CVV},
 			Mode: tokenizer.Mode(p.Mode), FPEKey: p.FPEKey, Format: tokenizer.TokenFormat(p.Format),
 			Shape: format.ShapeOptions{

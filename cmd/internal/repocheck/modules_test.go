@@ -16,6 +16,7 @@ var allowedModules = map[string]string{
 	"go.etcd.io/bbolt":                                "the embedded store",
 	"github.com/tidwall/btree":                        "sorted maps: what the bbolt file hasn't yet",
 	"go.yaml.in/yaml/v4":                              "configuration and policy, strictly decoded, errors with line and column",
+	"github.com/google/cel-go":                        "the expressions of policy rules",
 	"github.com/spf13/cobra":                          "the command line",
 	"filippo.io/age":                                  "exports are encrypted to a recipient",
 	"golang.org/x/crypto":                             "Argon2id for the passphrase of a root key file",

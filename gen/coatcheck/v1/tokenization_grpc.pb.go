@@ -51,7 +51,11 @@ const (
 //     example because a string is not UTF-8.
 //   - UNAUTHENTICATED, NO_IDENTITY: the certificate names no caller. Without
 //     a certificate the TLS handshake fails, and no call is made.
-//   - PERMISSION_DENIED, NO_RULE: no rule of the policy allows it.
+//   - PERMISSION_DENIED, NO_RULE: no rule of the policy allows it;
+//     DENIED_BY_RULE: a rule denies it; CONDITION_NOT_MET: it is allowed only from
+//     elsewhere, at another time, or otherwise conditionally; CONDITION_FAILED:
+//     whether it is allowed can't be found out; REASON_REQUIRED: the caller has
+//     to state a reason, of the form that the policy lays down.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
@@ -132,7 +136,8 @@ type TokenizationServiceClient interface {
 	//   - PERMISSION_DENIED: NO_RULE; PURPOSE_NOT_ALLOWED: the caller may
 	//     reveal this profile, but not for this purpose; REVEAL_NOT_ALLOWED: not
 	//     to this extent; REVEAL_AMBIGUOUS: only parts are granted, and several, so
-	//     one has to be named.
+	//     one has to be named; CONSENT_WITHDRAWN, CONSENT_MISSING: the person whom
+	//     it is about doesn't consent to this purpose.
 	//   - DATA_LOSS: RECORD_DAMAGED: what is stored is not what was written.
 	//
 	// Policy is asked before the token is looked up, so a caller learns nothing
@@ -295,7 +300,11 @@ type TokenizationService_StreamDetokenizeClient = grpc.BidiStreamingClient[Strea
 //     example because a string is not UTF-8.
 //   - UNAUTHENTICATED, NO_IDENTITY: the certificate names no caller. Without
 //     a certificate the TLS handshake fails, and no call is made.
-//   - PERMISSION_DENIED, NO_RULE: no rule of the policy allows it.
+//   - PERMISSION_DENIED, NO_RULE: no rule of the policy allows it;
+//     DENIED_BY_RULE: a rule denies it; CONDITION_NOT_MET: it is allowed only from
+//     elsewhere, at another time, or otherwise conditionally; CONDITION_FAILED:
+//     whether it is allowed can't be found out; REASON_REQUIRED: the caller has
+//     to state a reason, of the form that the policy lays down.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
@@ -376,7 +385,8 @@ type TokenizationServiceServer interface {
 	//   - PERMISSION_DENIED: NO_RULE; PURPOSE_NOT_ALLOWED: the caller may
 	//     reveal this profile, but not for this purpose; REVEAL_NOT_ALLOWED: not
 	//     to this extent; REVEAL_AMBIGUOUS: only parts are granted, and several, so
-	//     one has to be named.
+	//     one has to be named; CONSENT_WITHDRAWN, CONSENT_MISSING: the person whom
+	//     it is about doesn't consent to this purpose.
 	//   - DATA_LOSS: RECORD_DAMAGED: what is stored is not what was written.
 	//
 	// Policy is asked before the token is looked up, so a caller learns nothing

@@ -1,0 +1,140 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// Query asks who could do something. What is empty, or Unspecified, doesn't matter.
+type Query struct {
+	Action, Profile, Purpose string
+	Reveal                   Reveal
+}
+
+// Access is what a rule lets a caller do.
+type Access struct {
+	Caller, Rule string // the caller may be a pattern
+	Line         int    // of the rule in the file
+	Actions      []string
+	Profiles     []string
+	Purposes     []string
+	Reveal       []string // the forms, "FULL" alone if that is one
+	Conditions   []string // what else has to be so, in words
+}
+
+// Who returns each caller, pattern and rule that allow what is asked, narrowed to it, in
+// the order of callers and of the file; members of groups by themselves. Left out is
+// what another rule denies whatever the circumstances.
+func (p *Policy) Who(q Query) (found []Access) {
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.effect != Allow {
+			continue
+		}
+		actions := slices.DeleteFunc(slices.Clone(r.actions), func(action string) bool { return !p.answers(r, action, q) })
+		if len(actions) == 0 {
+			continue
+		}
+		a := Access{Rule: r.name, Line: r.line, Actions: actions, Profiles: narrowed(r.profiles, q.Profile)}
+		if slices.ContainsFunc(actions, func(action string) bool { return p.actions[action] == RevealAction }) {
+			a.Purposes, a.Reveal = narrowed(r.purposes, q.Purpose), r.reveal.names()
+		}
+		for _, caller := range r.callers.members() {
+			a.Caller, a.Conditions = caller, r.conditionWords()
+			if p.restrict(&a, q) {
+				found = append(found, a)
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Access) int { return cmp.Compare(a.Caller, b.Caller) })
+	return found
+}
+
+// answers says whether a rule that allows an action answers a query by that.
+func (p *Policy) answers(r *rule, action string, q Query) bool {
+	kind := p.actions[action]
+	switch {
+	case q.Action != "" && action != q.Action,
+		q.Profile != "" && (kind == PlainAction || !slices.Contains(r.profiles, q.Profile)),
+		q.Purpose != "" && (kind != RevealAction || !slices.Contains(r.purposes, q.Purpose)),
+		q.Reveal != Unspecified && (kind != RevealAction || !r.reveal.has(q.Reveal)):
+		return false
+	}
+	return true
+}
+
+// restrict adds to an access which rules deny or oblige some of it. It returns false if
+// one denies all of it whatever the circumstances.
+func (p *Policy) restrict(a *Access, q Query) bool {
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.effect == Allow || !r.callers.has(a.Caller) || !overlap(r.actions, a.Actions) || !overlap(r.profiles, a.Profiles) || !overlap(r.purposes, a.Purposes) {
+			continue
+		}
+		forms := r.reveal
+		if r.effect == Oblige {
+			forms = allForms &^ r.atMost
+		}
+		if forms != 0 && q.Reveal != Unspecified && !forms.has(q.Reveal) && (r.effect == Deny || r.reason == nil) {
+			continue
+		}
+		whole := covers(r.actions, a.Actions) && covers(r.profiles, a.Profiles) && covers(r.purposes, a.Purposes)
+		takes := r.effect == Deny && (forms == 0 || q.Reveal != Unspecified) || r.atMost != 0 && q.Reveal != Unspecified && forms.has(q.Reveal)
+		if whole && takes && !r.conditional() {
+			return false
+		}
+		a.Conditions = append(a.Conditions, "as rule "+r.name+" lets it")
+	}
+	return true
+}
+
+// overlap says whether a list of a rule that isn't about everything has anything of
+// another that isn't empty.
+func overlap(of, with []string) bool {
+	return len(of) == 0 || slices.ContainsFunc(of, func(s string) bool { return slices.Contains(with, s) })
+}
+
+// covers says whether a list of a rule has all of another.
+func covers(of, all []string) bool {
+	return len(of) == 0 || !slices.ContainsFunc(all, func(s string) bool { return !slices.Contains(of, s) })
+}
+
+// members returns the identities and patterns of a set.
+func (c *callerSet) members() []string {
+	members := slices.Clone(c.exact)
+	for _, p := range c.patterns {
+		members = append(members, p.prefix+p.rest)
+	}
+	return members
+}
+
+// conditionWords returns the conditions and duties of a rule in words.
+func (r *rule) conditionWords() (words []string) {
+	add := func(is bool, part Part) {
+		if is {
+			words = append(words, string(part)+" "+r.words(part))
+		}
+	}
+	add(len(r.networks) > 0, NetworkPart)
+	add(!r.from.IsZero() || !r.until.IsZero(), TimePart)
+	add(r.reason != nil, ReasonPart)
+	add(len(r.metadata) > 0, MetadataPart)
+	add(r.when != nil, WhenPart)
+	add(r.consent == consentRequire, ConsentPart)
+	if r.approval != nil {
+		words = append(words, "approved by "+strings.Join(r.approval.Approvers(), " or "))
+	}
+	if r.limits != nil {
+		words = append(words, "limits "+r.limits.String())
+	}
+	return words
+}
+
+// narrowed returns a list, or the one thing of it that was asked about.
+func narrowed(list []string, asked string) []string {
+	if asked != "" && len(list) > 0 {
+		return []string{asked}
+	}
+	return list
+}
