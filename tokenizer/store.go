@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/coatcheck/coatcheck/keystore"
 )
@@ -27,14 +28,14 @@ var (
 	ErrIDTaken = errors.New("tokenizer: record id taken")
 
 	// ErrConflict says that something which a unit rests on is no longer what it
-	// was when the unit was prepared: a claim or a record has changed. Prepare it
-	// anew.
+	// was when the unit was prepared: a claim, a state or a record has changed.
+	// Prepare it anew.
 	ErrConflict = errors.New("tokenizer: changed by somebody else at the same time")
 )
 
-// Store keeps records, conditional claims, wrapped keys and the audit log, and
-// makes changes to them durable together. It holds nothing that is of use
-// without the keystore.
+// Store keeps records, conditional claims, wrapped keys, budgets, states and the
+// audit log, and makes changes to them durable together. Nothing that it holds of
+// values is of use without the keystore.
 //
 // A Store is safe for concurrent use. More than one process may work on the
 // same data where the implementation says so (PostgreSQL); with bbolt a second
@@ -75,6 +76,31 @@ type Store interface {
 	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
 	Claims(ctx context.Context, prefix, after []byte, limit int) ([]Claimed, error)
 
+	// Spent returns what the budgets have come to, in their order: 0 for one that
+	// nothing was drawn on, or that has been removed. All are read at one moment.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	Spent(ctx context.Context, budgets ...Budget) ([]uint64, error)
+
+	// Counted says of each of the members, in their order, whether the budget has
+	// counted it. All are read at one moment.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	Counted(ctx context.Context, budget Budget, members ...[16]byte) ([]bool, error)
+
+	// State returns a state, nil if there is none. The result is the caller's own
+	// copy.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	State(ctx context.Context, key string) ([]byte, error)
+
+	// ListStates goes through the states whose keys begin with the prefix, in the
+	// order of the keys, and returns up to limit of those above after, which is ""
+	// at first and then the Key of the last. An empty result is the end.
+	//
+	// Errors: ErrDamaged, ErrUnavailable, or that of ctx.
+	ListStates(ctx context.Context, prefix, after string, limit int) ([]StateRow, error)
+
 	// Scan goes through the records with ids above after, in order, and returns
 	// the ids of up to limit of those that are of the namespace and, unless it is
 	// "", of the profile.
@@ -97,8 +123,12 @@ type Store interface {
 	// of its class: look again, under the newest.
 	//
 	// A unit that rests on what has changed since is refused with ErrConflict:
-	// one of its claims doesn't hold what it should, or a record that it updates
-	// or deletes is not what it was.
+	// one of its claims doesn't hold what it should, a state or a record that it
+	// changes is not what it was.
+	//
+	// A unit one of whose spends doesn't fit is refused with a BudgetError, which is
+	// an ErrBudgetSpent, and draws on none. If it is in conflict too, it is refused
+	// for that.
 	//
 	// When Commit returns nil, the unit MUST survive a crash of the process
 	// and of the machine, and every later read, by any process, MUST see it.
@@ -115,9 +145,9 @@ type Store interface {
 	// goes on and the error is ErrUnavailable: the store then keeps the unit,
 	// which must not be changed, and may yet call its Event.
 	//
-	// Errors: ErrUnavailable, ErrConflict, ErrIDTaken, keystore.ErrKeyVersion,
-	// ErrKeyExists, ErrKeyChanged and ErrKeyInUse, that of ctx, or another for a
-	// unit that is against the rules below.
+	// Errors: ErrUnavailable, ErrConflict, ErrBudgetSpent, ErrIDTaken, ErrDamaged,
+	// keystore.ErrKeyVersion, ErrKeyExists, ErrKeyChanged and ErrKeyInUse, that of
+	// ctx, or another for a unit that is against the rules below.
 	Commit(ctx context.Context, unit Unit) (Outcome, error)
 
 	// Outdated goes through the records with ids above after, in order, and
@@ -194,6 +224,22 @@ type Unit struct {
 	// Deletes are records to remove, if they are still what they were.
 	Deletes []Record
 
+	// States are small rows to change, settled inside the commit: all are what they
+	// were, or the unit is refused.
+	States []StateChange
+
+	// Spends draw on budgets, settled inside the commit: all fit, or the unit is
+	// refused. No two of a unit draw on the same.
+	Spends []Spend
+
+	// ExpireBudgets, unless it is zero, has budgets removed that expired before it,
+	// to the second. That is done in small parts, each larger than what units add:
+	// if whoever spends says it too, there is an end to it. The unit itself draws on
+	// none of those. A budget that is drawn on after it was removed begins anew: so the
+	// time has to be as far back as a unit may be on its way that draws on one, and as
+	// the clock may be wrong.
+	ExpireBudgets time.Time
+
 	// Keys are wrapped keys to add. If the version of any is or ever was taken,
 	// the whole unit fails with keystore.ErrKeyExists.
 	Keys []keystore.WrappedKey
@@ -246,7 +292,8 @@ type Outdated struct {
 
 // Empty says whether the unit changes nothing but the log.
 func (u *Unit) Empty() bool {
-	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Deletes)+len(u.Keys)+len(u.Rewraps) == 0 && u.Retire == keystore.KeyID{}
+	return len(u.Records)+len(u.Claims)+len(u.Updates)+len(u.Deletes)+len(u.States)+len(u.Spends)+len(u.Keys)+len(u.Rewraps) == 0 &&
+		u.ExpireBudgets.IsZero() && u.Retire == keystore.KeyID{}
 }
 
 // Update replaces a record. Old is the record as it was read, New one of the

@@ -65,6 +65,47 @@ func BenchmarkCommit(b *testing.B) {
 	})
 }
 
+// BenchmarkSpend commits units of one record, some with a spend on one budget, 128 at
+// once on two processors.
+func BenchmarkSpend(b *testing.B) {
+	budget := tokenizer.Budget{ID: [16]byte{1}, Expires: time.Unix(2_000_000_000, 0)}
+	for _, row := range []struct {
+		name  string
+		spend func(id uint64) []tokenizer.Spend
+	}{
+		{"none", func(uint64) []tokenizer.Spend { return nil }},
+		{"an amount", func(uint64) []tokenizer.Spend {
+			return []tokenizer.Spend{{Budget: budget, Limit: 1 << 60, Amount: 1}}
+		}},
+		{"a new member", func(id uint64) []tokenizer.Spend {
+			var member [16]byte
+			binary.BigEndian.PutUint64(member[:], id*0x9e3779b97f4a7c15) // anywhere among the others
+			return []tokenizer.Spend{{Budget: budget, Limit: 1 << 60, Members: [][16]byte{member}}}
+		}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			s := openBench(b)
+			b.ReportAllocs()
+			b.SetParallelism(64)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					id, err := s.ReserveIDs(context.Background(), 1)
+					if err != nil {
+						b.Error(err)
+					}
+					unit := tokenizer.Unit{Records: []tokenizer.Record{benchRecord(id)}, Event: benchEvent, Spends: row.spend(id)}
+					if unit.Spends != nil {
+						unit.ExpireBudgets = time.Unix(1_000_000_000, 0)
+					}
+					if _, err = s.Commit(context.Background(), unit); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
 // BenchmarkBatch commits units of many records, one after the other. The claims
 // are of random keys, so the more there are in the file, the more pages each unit
 // changes.

@@ -66,7 +66,10 @@ func validate(unit tokenizer.Unit) error {
 			return err
 		}
 	}
-	return nil
+	if err := validateStates(unit.States); err != nil {
+		return err
+	}
+	return validateSpends(&unit)
 }
 
 // submit hands w to the commit loop and waits until it is settled.
@@ -196,11 +199,11 @@ func (s *Store) writeFrame(group []*write) (n int, err error) {
 	if err := s.waitForRoom(); err != nil {
 		return 0, err
 	}
-	n, changes, limit, err := s.settle(group)
-	if err != nil || len(changes) == 0 {
-		return n, err
+	done, err := s.settle(group)
+	if err != nil || len(done.changes) == 0 {
+		return done.units, err
 	}
-	s.frame = appendChanges(s.frame[:0], changes)
+	s.frame = appendChanges(s.frame[:0], done.changes)
 	frame, err := s.append(s.frame)
 	if cap(s.frame) > maxFrame/4 {
 		s.frame = nil // it isn't often that large
@@ -208,11 +211,12 @@ func (s *Store) writeFrame(group []*write) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	s.publish(frame, changes)
-	if limit > 0 {
-		s.ids.extended(limit)
+	s.publish(frame, done.changes)
+	s.firstBudget = done.firstBudget
+	if done.limit > 0 {
+		s.ids.extended(done.limit)
 	}
-	return n, nil
+	return done.units, nil
 }
 
 // failure wraps the error of a write. Unless it is plain that the disk was merely
@@ -244,46 +248,56 @@ func diskFull(err error) bool {
 	return strings.HasPrefix(err.Error(), "file resize error")
 }
 
-// settle settles units of a group, until there is enough for a frame. It returns how
-// many they are, what they change, and the new limit of ids if there is one.
-func (s *Store) settle(group []*write) (n int, changes []change, limit uint64, err error) {
+// settlement is what becomes of units of a group, once it is durable.
+type settlement struct {
+	units       int // how many they are
+	changes     []change
+	limit       uint64 // of ids, if there is a new one
+	firstBudget string
+}
+
+// settle settles units of a group, until there is enough for a frame.
+func (s *Store) settle(group []*write) (done settlement, err error) {
 	s.readers.RLock()
 	defer s.readers.RUnlock()
 	v, err := s.view()
 	if err != nil {
-		return 0, nil, 0, err
+		return settlement{}, err
 	}
 	defer v.close()
 	g, err := newGroup(v, s.logID)
 	if err != nil {
-		return 0, nil, 0, err
+		return settlement{}, err
 	}
+	g.firstBudget = s.firstBudget
 	probe := false
-	for n < len(group) && g.size < maxFrame {
-		w := group[n]
-		n++
+	for done.units < len(group) && g.size < maxFrame {
+		w := group[done.units]
+		done.units++
 		if w.unit == nil {
 			probe = true
 			continue
 		}
 		if w.outcome, w.err = g.settle(*w.unit); w.err != nil && !unitFault(w.err) {
-			return 0, nil, 0, w.err
+			return settlement{}, w.err
 		}
 	}
 	if s.ids.low() {
-		if limit, err = s.ids.extend(g.meta); err != nil {
-			return 0, nil, 0, err
+		if done.limit, err = s.ids.extend(g.meta); err != nil {
+			return settlement{}, err
 		}
 	}
-	if changes, err = g.finish(); probe && len(changes) == 0 && err == nil {
+	if done.changes, err = g.finish(); probe && len(done.changes) == 0 && err == nil {
 		// To find out whether a write works something has to be written.
-		changes = append(changes, change{metaID, string(nextIDKey), g.meta.get(nextIDKey)})
+		done.changes = append(done.changes, change{metaID, string(nextIDKey), g.meta.get(nextIDKey)})
 	}
-	return n, changes, limit, err
+	done.firstBudget = g.firstBudget
+	return done, err
 }
 
 // errUnit says that a unit can't be stored as it is: its Event panicked or
-// returned nothing, or a record or key has no stored form.
+// returned nothing, a record or key has no stored form, or a part is against the
+// rules.
 var errUnit = errors.New("boltstore: the unit can't be stored")
 
 // unitFault says whether an error of settle is the unit's own. Nothing of such
@@ -291,7 +305,7 @@ var errUnit = errors.New("boltstore: the unit can't be stored")
 func unitFault(err error) bool {
 	for _, fault := range []error{
 		keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, keystore.ErrKeyVersion,
-		tokenizer.ErrConflict, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, errUnit,
+		tokenizer.ErrConflict, tokenizer.ErrBudgetSpent, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, errUnit,
 	} {
 		if errors.Is(err, fault) {
 			return true

@@ -23,12 +23,13 @@ func TestPersistedForms(t *testing.T) {
 	index := keystore.KeyID{Namespace: "default", Class: keystore.Index, Version: 5}
 	subject := keystore.KeyID{Namespace: "n", Class: keystore.Subject, Version: math.MaxUint32}
 	card := profileID{"default", "card"}
+	daily := tokenizer.Budget{ID: [16]byte{1, 2}, Expires: time.Unix(1_699_950_208, 5)}
 	for _, row := range []struct {
 		name string
 		got  []byte
 		want string
 	}{
-		{"format", []byte{storeFormat}, "04"},
+		{"format", []byte{storeFormat}, "05"},
 		{"id", idKey(258), "0000000000000102"},
 		{"claim", claimForm(nil, index, []byte("value")), "0305" + "07" + hex.EncodeToString([]byte("defaultvalue"))},
 		{"claim under the last key", claimForm(nil, subject, []byte{0}), "04ffffffff0f" + "01" + "6e" + "00"},
@@ -36,7 +37,9 @@ func TestPersistedForms(t *testing.T) {
 		{"name of a key", keyName(index), "0007" + hex.EncodeToString([]byte("default")) + "03" + "00000005"},
 		{"row of the census", tally{1, 2, 3}.row(keyName(index)), "000000000000000100000000000000020000000000000003" + "214c9fdc"},
 		{"name of a profile", card.name(), "0007" + hex.EncodeToString([]byte("defaultcard"))},
-		{"row of a profile", profileForm(card.name(), 4), "0000000000000004" + "751a8732"},
+		{"row of a profile", countForm(card.name(), 4), "0000000000000004" + "751a8732"},
+		{"key of a budget", budgetKey(nil, daily), "0000000065532e80" + "0102" + strings.Repeat("00", 14)},
+		{"row of a budget", countForm(budgetKey(nil, daily), 4), "0000000000000004" + "85f48b9a"},
 	} {
 		if got := hex.EncodeToString(row.got); got != row.want {
 			t.Errorf("%s: %s, want %s", row.name, got, row.want)
@@ -51,7 +54,7 @@ func TestPersistedForms(t *testing.T) {
 			return nil
 		})
 	})
-	if want := "census claims keys log meta profiles records"; err != nil || strings.Join(names, " ") != want {
+	if want := "budgets census claims keys log meta profiles records states"; err != nil || strings.Join(names, " ") != want {
 		t.Errorf("buckets %v, %v; want %s", names, err, want)
 	}
 }
@@ -139,7 +142,7 @@ func TestDamagedProfile(t *testing.T) {
 	ctx := context.Background()
 	s, record := filled(t)
 	defer closeChecked(t, s)
-	flip(t, s, profilesBucket, profileID{"default", "card"}.name(), profileSize, func(bit int) {
+	flip(t, s, profilesBucket, profileID{"default", "card"}.name(), countSize, func(bit int) {
 		if _, err := s.Profiles(ctx, "default"); !errors.Is(err, tokenizer.ErrDamaged) {
 			t.Fatalf("bit %d: Profiles: %v", bit, err)
 		}
@@ -152,6 +155,34 @@ func TestDamagedProfile(t *testing.T) {
 	})
 	if got, err := s.Profiles(ctx, "default"); err != nil || got["card"] != 1 {
 		t.Errorf("Profiles = %v, %v", got, err)
+	}
+}
+
+// A bit of what a budget has come to that flips doesn't open it.
+func TestDamagedBudget(t *testing.T) {
+	ctx, s := context.Background(), open(t, filepath.Join(t.TempDir(), "store.db"))
+	defer closeChecked(t, s)
+	budget, other := tokenizer.Budget{ID: [16]byte{1}, Expires: time.Unix(1, 0)}, tokenizer.Budget{ID: [16]byte{2}, Expires: time.Unix(1, 0)}
+	spend := func(b tokenizer.Budget) error {
+		_, err := s.Commit(ctx, tokenizer.Unit{Spends: []tokenizer.Spend{{Budget: b, Limit: 1000, Amount: 1}}, Event: event})
+		return err
+	}
+	if err := spend(budget); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, s, bucketNames[budgetsID], budgetKey(nil, budget), countSize, func(bit int) {
+		if _, err := s.Spent(ctx, other, budget); !errors.Is(err, tokenizer.ErrDamaged) {
+			t.Fatalf("bit %d: Spent: %v", bit, err)
+		}
+		if err := spend(budget); !errors.Is(err, tokenizer.ErrDamaged) {
+			t.Fatalf("bit %d: Commit: %v", bit, err)
+		}
+		if err := spend(other); err != nil {
+			t.Fatalf("bit %d: another budget: %v", bit, err)
+		}
+	})
+	if got, err := s.Spent(ctx, budget); err != nil || got[0] != 1 {
+		t.Errorf("Spent = %d, %v", got, err)
 	}
 }
 
@@ -181,7 +212,7 @@ func TestCountsTooLow(t *testing.T) {
 		"data key":  {censusBucket, key(keystore.Data), none(key(keystore.Data)), []tokenizer.Unit{remove, update}},
 		"token key": {censusBucket, key(keystore.Token), none(key(keystore.Token)), []tokenizer.Unit{remove}},
 		"index key": {censusBucket, key(keystore.Index), none(key(keystore.Index)), []tokenizer.Unit{release}},
-		"profile":   {profilesBucket, profile, func([]byte) []byte { return profileForm(profile, 0) }, []tokenizer.Unit{remove}},
+		"profile":   {profilesBucket, profile, func([]byte) []byte { return countForm(profile, 0) }, []tokenizer.Unit{remove}},
 	} {
 		var was []byte
 		edit(t, s, row.bucket, row.key, func(b []byte) []byte { was = b; return row.change(b) })

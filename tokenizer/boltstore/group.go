@@ -11,12 +11,17 @@ import (
 
 // txGroup is a group of units on their way.
 type txGroup struct {
-	meta, keys *txBucket
-	records    txRecords
-	claims     txClaims
-	counts     counts
-	entries    []change // of the log
-	size       int      // of what has been settled, about
+	view            *view
+	meta, keys      *txBucket
+	records         txRecords
+	claims          txClaims
+	counts          counts
+	budgets, states *txBucket // nil until they are needed
+	entries         []change  // of the log
+	size            int       // of what has been settled, about
+
+	expired     uint64 // budgets that expired before it can go, in seconds since 1970
+	firstBudget string // see Store
 
 	head     tokenizer.Hash // of the last entry of the log
 	sequence uint64         // of the last entry
@@ -25,6 +30,7 @@ type txGroup struct {
 func newGroup(v *view, logID tokenizer.LogID) (*txGroup, error) {
 	keys := newTxBucket(v, keysID)
 	g := &txGroup{
+		view: v,
 		meta: newTxBucket(v, metaID), keys: keys,
 		records: txRecords{bucket: newTxBucket(v, recordsID)},
 		claims:  txClaims{bucket: newTxBucket(v, claimsID)},
@@ -68,6 +74,8 @@ type plan struct {
 	updates []update
 	deletes []removal
 	claims  []claimChange
+	states  []change
+	budgets []change
 	leaving leaving
 }
 
@@ -93,6 +101,12 @@ func (g *txGroup) plan(unit *tokenizer.Unit) (p plan, outcome tokenizer.Outcome,
 		return plan{}, outcome, err
 	}
 	if err := p.leaving.check(); err != nil {
+		return plan{}, outcome, err
+	}
+	if err := g.checkStates(unit.States, &p); err != nil {
+		return plan{}, outcome, err
+	}
+	if err := g.checkSpends(unit.Spends, &p); err != nil {
 		return plan{}, outcome, err
 	}
 	outcome.Sequence = g.sequence + 1
@@ -126,6 +140,10 @@ func (g *txGroup) apply(unit *tokenizer.Unit, p plan) {
 		g.size += len(p.updates[i].stored) + changeCost
 	}
 	g.size += len(p.claims) * 2 * changeCost
+	g.size += g.states.setAll(p.states) + g.budgets.setAll(p.budgets)
+	if expire := unit.ExpireBudgets; !expire.IsZero() {
+		g.expired = max(g.expired, uint64(max(expire.Unix(), 0)))
+	}
 	g.records.inserts = append(g.records.inserts, p.inserts...)
 	if unit.Retire != (keystore.KeyID{}) {
 		g.counts.rows[unit.Retire].exists = false
@@ -139,7 +157,10 @@ func (g *txGroup) finish() ([]change, error) {
 		return nil, err
 	}
 	changes := make([]change, 0, len(g.records.inserts)+len(g.claims.held)+len(g.entries)+16)
-	for _, b := range [...]*txBucket{g.meta, g.keys, g.counts.census.(*txBucket), g.counts.profiles.(*txBucket), g.records.bucket} {
+	g.removeExpired()
+	for _, b := range [...]*txBucket{
+		g.meta, g.keys, g.counts.census.(*txBucket), g.counts.profiles.(*txBucket), g.records.bucket, g.states, g.budgets,
+	} {
 		changes = b.appendChanges(changes)
 	}
 	changes = g.records.appendInserts(changes)

@@ -18,6 +18,8 @@ const (
 	censusID
 	profilesID
 	logBucketID
+	budgetsID
+	statesID
 	buckets // how many there are
 )
 
@@ -25,6 +27,7 @@ const (
 var bucketNames = [buckets][]byte{
 	metaID: []byte("meta"), recordsID: []byte("records"), claimsID: []byte("claims"), keysID: []byte("keys"),
 	censusID: []byte("census"), profilesID: []byte("profiles"), logBucketID: []byte("log"),
+	budgetsID: []byte("budgets"), statesID: []byte("states"),
 }
 
 // change is what a key of a bucket holds from now on; a value that is nil takes

@@ -14,25 +14,35 @@ import (
 //
 //	records(8) checksum(4)
 //
-// The checksum is like that of the census. Records without a profile, which are
+// The checksum is like that of the census, here as for budgets. Records without a profile, which are
 // subjects, aren't counted, and a profile without records has no row.
 
 // profileID names a profile in a store.
 type profileID struct{ namespace, profile string }
 
-const profileSize = 8 + 4
+const countSize = 8 + 4
 
 func (p profileID) name() []byte { return append(keysPrefix(p.namespace), p.profile...) }
 
 func parseProfile(name, b []byte) (records uint64, err error) {
-	if len(b) != profileSize || binary.BigEndian.Uint32(b[8:]) != tallyChecksum(name, b[:8]) {
+	records, ok := parseCount(name, b)
+	if !ok {
 		return 0, fmt.Errorf("%w: the count of a profile", tokenizer.ErrDamaged)
 	}
-	return binary.BigEndian.Uint64(b), nil
+	return records, nil
 }
 
-func profileForm(name []byte, records uint64) []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, profileSize), records)
+// parseCount reads a count with its checksum.
+func parseCount(name, b []byte) (n uint64, ok bool) {
+	if len(b) != countSize || binary.BigEndian.Uint32(b[8:]) != tallyChecksum(name, b[:8]) {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(b), true
+}
+
+// countForm is the stored form of a count.
+func countForm(name []byte, n uint64) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, countSize), n)
 	return binary.BigEndian.AppendUint32(b, tallyChecksum(name, b))
 }
 
@@ -74,7 +84,7 @@ func (c *counts) flushProfiles() (err error) {
 		case r.records == 0:
 			err = c.profiles.Delete(name)
 		default:
-			err = c.profiles.Put(name, profileForm(name, r.records))
+			err = c.profiles.Put(name, countForm(name, r.records))
 		}
 		if err != nil {
 			return err

@@ -8,7 +8,7 @@
 // large transactions (follow.go), and what it doesn't have yet is in memory
 // (layer.go). At a start the journal says what that is.
 //
-// The file holds seven buckets:
+// The file holds nine buckets:
 //
 //	meta      format, log_id, next_id (the first id that is not reserved),
 //	          applied (the latest frame of the journal that the file has, and its
@@ -20,6 +20,8 @@
 //	census    namespace, class and version → what is under the key; see census.go
 //	profiles  namespace and profile → how many records it has; see profiles.go
 //	log       sequence (8 bytes, big endian) → previous hash ‖ event
+//	budgets   expiry, budget and perhaps a member → what has been drawn; see budgets.go
+//	states    key → state, as it is
 //
 // The journal is in files of its own beside it; see package journal. What is deleted
 // or replaced is no part of the buckets any more, but of the files until Scrub has
@@ -59,8 +61,9 @@ var (
 // storeFormat is the version of the layout described above. Version 1 had no
 // census, and neither 1 nor 2 had counts of profiles; Open counts what is missing.
 // Claims of these two had another form, but nothing made any. Version 3 had no
-// journal. Open makes the file one of this version.
-const storeFormat = 4
+// journal, and version 4 neither budgets nor states. Open makes the file one of this
+// version.
+const storeFormat = 5
 
 var (
 	metaBucket     = bucketNames[metaID]
@@ -103,7 +106,10 @@ type Store struct {
 	stop, followed chan struct{}
 
 	readers sync.RWMutex // held for reading by who reads; see Scrub
-	frame   []byte       // of the commit loop
+
+	// Of the commit loop.
+	frame       []byte
+	firstBudget string // no row of a budget comes before it; see removeExpired
 
 	mu         sync.Mutex
 	pending    []*write

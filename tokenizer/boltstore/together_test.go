@@ -179,3 +179,61 @@ func TestManyInsertsInAFrame(t *testing.T) {
 		t.Errorf("profiles %v, %v", profiles, err)
 	}
 }
+
+// Units of one frame draw on what those before have left, and removing what has expired
+// comes behind them all.
+func TestSpendsSeeEachOther(t *testing.T) {
+	ctx, h := context.Background(), openHeld(t)
+	a := tokenizer.Budget{ID: [16]byte{'a'}, Expires: time.Unix(100, 0)}
+	old := tokenizer.Budget{ID: [16]byte{'o'}, Expires: time.Unix(50, 0)}
+	draw := func(b tokenizer.Budget, amount uint64) tokenizer.Unit {
+		return tokenizer.Unit{Spends: []tokenizer.Spend{{Budget: b, Limit: 5, Amount: amount}}}
+	}
+	count := func(b tokenizer.Budget, members ...[16]byte) tokenizer.Unit {
+		return tokenizer.Unit{Spends: []tokenizer.Spend{{Budget: b, Limit: 5, Members: members}}}
+	}
+	state := func(before, after string) tokenizer.Unit {
+		c := tokenizer.StateChange{Key: "k", New: []byte(after)}
+		if before != "" {
+			c.Old = []byte(before)
+		}
+		return tokenizer.Unit{States: []tokenizer.StateChange{c}}
+	}
+	if _, err := h.ReserveIDs(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	twice := draw(a, 1)
+	twice.Claims = []tokenizer.Claim{{Key: []byte("k"), Old: []byte("none"), New: []byte("v")}}
+	spent, conflict := tokenizer.ErrBudgetSpent, tokenizer.ErrConflict
+	h.commitTogether(t, []settled{
+		{draw(a, 3), nil},
+		{draw(a, 3), spent},
+		{twice, conflict}, // draws nothing
+		{count(a, [16]byte{1}), nil},
+		{count(a, [16]byte{1}, [16]byte{2}, [16]byte{3}), spent},
+		{count(a, [16]byte{1}), nil},
+		{tokenizer.Unit{ExpireBudgets: time.Unix(60, 0)}, nil},
+		{draw(old, 5), nil}, // too late: it stays until the next frame
+		{draw(old, 1), spent},
+		{draw(a, 1), nil},
+		{draw(a, 1), spent},
+		{state("", "one"), nil},
+		{state("", "two"), conflict},
+		{state("one", "two"), nil},
+	})
+	if got, err := h.Spent(ctx, a, old); err != nil || got[0] != 5 || got[1] != 5 {
+		t.Errorf("Spent = %d, %v", got, err)
+	}
+	if is, err := h.Counted(ctx, a, [16]byte{1}, [16]byte{2}); err != nil || !is[0] || is[1] {
+		t.Errorf("Counted = %v, %v", is, err)
+	}
+	if value, err := h.State(ctx, "k"); err != nil || string(value) != "two" {
+		t.Errorf("State = %q, %v", value, err)
+	}
+	if _, err := h.Commit(ctx, tokenizer.Unit{ExpireBudgets: time.Unix(60, 0), Event: event}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.Spent(ctx, a, old); err != nil || got[0] != 5 || got[1] != 0 {
+		t.Errorf("Spent = %d, %v", got, err)
+	}
+}

@@ -32,11 +32,24 @@ func (b *txBucket) Get(key []byte) []byte {
 }
 
 // set puts a value under a key, or takes it away if it is nil.
-func (b *txBucket) set(key, value []byte) {
+func (b *txBucket) set(key, value []byte) { b.put(string(key), value) }
+
+func (b *txBucket) put(key string, value []byte) {
 	if b.changed == nil {
 		b.changed = make(map[string][]byte)
 	}
-	b.changed[string(key)] = value
+	b.changed[key] = value
+}
+
+// setAll makes changes, and returns about how large they are. b may be nil if there
+// are none.
+func (b *txBucket) setAll(changes []change) (size int) {
+	for i := range changes {
+		c := &changes[i]
+		b.put(c.key, c.value)
+		size += len(c.key) + len(c.value) + changeCost
+	}
+	return size
 }
 
 // Put is part of rows.
@@ -70,8 +83,11 @@ func (b *txBucket) withPrefix(prefix []byte) (keys []string) {
 	return keys
 }
 
-// appendChanges appends what has changed.
+// appendChanges appends what has changed, nothing if b is nil.
 func (b *txBucket) appendChanges(changes []change) []change {
+	if b == nil {
+		return changes
+	}
 	for key, value := range b.changed {
 		changes = append(changes, change{b.id, key, value})
 	}

@@ -19,39 +19,51 @@ func (s *Store) Upgraded() bool { return s.upgraded }
 // upgrade brings a store of an earlier version to this one.
 func upgrade(tx *bbolt.Tx) (upgraded bool, err error) {
 	meta := tx.Bucket(metaBucket)
-	switch f := meta.Get(formatKey); {
-	case len(f) != 1 || f[0] == 0 || f[0] > storeFormat:
+	f := meta.Get(formatKey)
+	if len(f) != 1 || f[0] == 0 || f[0] > storeFormat {
 		return false, ErrFormat
-	case f[0] == storeFormat:
-		return false, nil
-	case f[0] == 3:
-		return true, meta.Put(formatKey, []byte{storeFormat})
 	}
-	census := meta.Get(formatKey)[0] == 1 // has to be made
+	format := f[0]
+	if format == storeFormat {
+		return false, nil
+	}
+	if format < 3 {
+		if err := count(tx, format == 1); err != nil {
+			return false, err
+		}
+	}
+	for _, id := range [...]bucketID{budgetsID, statesID} {
+		if _, err := tx.CreateBucketIfNotExists(bucketNames[id]); err != nil {
+			return false, err
+		}
+	}
+	return true, meta.Put(formatKey, []byte{storeFormat})
+}
+
+// count makes the counts that a store of format 1 or 2 lacks, those of keys included
+// if the census has to be made.
+func count(tx *bbolt.Tx, census bool) error {
 	buckets := [][]byte{recordsBucket, claimsBucket, keysBucket}
 	if !census {
 		buckets = append(buckets, censusBucket)
 	}
 	for _, name := range buckets {
 		if tx.Bucket(name) == nil {
-			return false, fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
+			return fmt.Errorf("%w: no bucket %s", tokenizer.ErrDamaged, name)
 		}
 	}
 	if key, _ := tx.Bucket(claimsBucket).Cursor().First(); key != nil {
-		return false, fmt.Errorf("%w: claims in a form that nothing made", tokenizer.ErrDamaged)
+		return fmt.Errorf("%w: claims in a form that nothing made", tokenizer.ErrDamaged)
 	}
 	if _, err := tx.CreateBucketIfNotExists(profilesBucket); err != nil {
-		return false, err
+		return err
 	}
 	if census {
 		if _, err := tx.CreateBucketIfNotExists(censusBucket); err != nil {
-			return false, err
+			return err
 		}
 	}
-	if err := countAll(tx, census); err != nil {
-		return false, err
-	}
-	return true, meta.Put(formatKey, []byte{storeFormat})
+	return countAll(tx, census)
 }
 
 // countAll makes the rows of a store that has none: those of profiles, and of

@@ -28,6 +28,11 @@ func downgrade(t *testing.T, path string, format byte, change func(*bbolt.Tx) er
 		if err := errors.Join(meta.Delete(appliedKey), meta.Delete(openKey)); err != nil {
 			return err
 		}
+		if format < 5 {
+			if err := errors.Join(tx.DeleteBucket(bucketNames[budgetsID]), tx.DeleteBucket(bucketNames[statesID])); err != nil {
+				return err
+			}
+		}
 		if format < 3 {
 			if err := tx.DeleteBucket(profilesBucket); err != nil {
 				return err
@@ -83,7 +88,7 @@ func oldStore(t *testing.T, path string) (records []tokenizer.Record) {
 
 func TestUpgrade(t *testing.T) {
 	ctx, same := context.Background(), func(*bbolt.Tx) error { return nil }
-	for _, format := range []byte{1, 2, 3} {
+	for _, format := range []byte{1, 2, 3, 4} {
 		path := filepath.Join(t.TempDir(), "store.db")
 		records := oldStore(t, path)
 		s := open(t, path)
@@ -114,10 +119,94 @@ func TestUpgrade(t *testing.T) {
 		if _, err := s.Commit(ctx, tokenizer.Unit{Deletes: records, Event: event}); err != nil {
 			t.Errorf("format %d: %v", format, err)
 		}
+		if _, err := s.Commit(ctx, drawing(5)); err != nil {
+			t.Errorf("format %d: %v", format, err)
+		}
+		closeChecked(t, s)
+		s = open(t, path)
+		wantDrawn(t, s, 1)
 		if got, err := s.Profiles(ctx, "default"); err != nil || len(got) != 0 {
 			t.Errorf("format %d: profiles of nothing: %v, %v", format, got, err)
 		}
 		closeChecked(t, s)
+	}
+}
+
+// drawing draws 1 on a budget, and has a state say so.
+func drawing(limit uint64) tokenizer.Unit {
+	return tokenizer.Unit{
+		Spends: []tokenizer.Spend{{Budget: tokenizer.Budget{ID: [16]byte{1}, Expires: time.Unix(1, 0)}, Limit: limit, Amount: 1}},
+		States: []tokenizer.StateChange{{Key: "drawn", New: []byte("yes")}},
+		Event:  event,
+	}
+}
+
+func wantDrawn(t *testing.T, s *Store, want uint64) {
+	t.Helper()
+	spent, err := s.Spent(t.Context(), drawing(1).Spends[0].Budget)
+	state, err2 := s.State(t.Context(), "drawn")
+	if err != nil || err2 != nil || spent[0] != want || string(state) != "yes" {
+		t.Errorf("spent %d, %v, state %q, %v; want %d", spent, err, state, err2, want)
+	}
+}
+
+// A store of format 4 that was killed has a journal, which is not lost.
+func TestUpgradeWithAJournal(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	follow(t, s)
+	s.file <- struct{}{} // what comes now is in the journal alone
+	for range 3 {
+		commitEvent(t, s)
+	}
+	path := copyFiles(t, s)
+	<-s.file
+	closeChecked(t, s)
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return errors.Join(tx.DeleteBucket(bucketNames[budgetsID]), tx.DeleteBucket(bucketNames[statesID]), tx.Bucket(metaBucket).Put(formatKey, []byte{4}))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path)
+	defer func() { closeChecked(t, s) }()
+	if !s.Upgraded() || s.Recovered().Frames < 3 {
+		t.Errorf("upgraded: %v, recovered %+v", s.Upgraded(), s.Recovered())
+	}
+	if entries, err := s.Entries(t.Context(), 0, 10); err != nil || len(entries) != 3 {
+		t.Errorf("%d entries, %v; want 3", len(entries), err)
+	}
+	if _, err := s.Commit(t.Context(), drawing(5)); err != nil {
+		t.Fatal(err)
+	}
+	wantDrawn(t, s, 1)
+}
+
+// What is in the journal alone when the process is killed is counted from there.
+func TestBudgetsAreReplayed(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	defer closeChecked(t, s)
+	follow(t, s)
+	s.file <- struct{}{}
+	unit := drawing(5)
+	for range 3 {
+		if _, err := s.Commit(t.Context(), unit); err != nil {
+			t.Error(err)
+		}
+		unit.States = nil
+	}
+	killed := openCopy(t, s)
+	<-s.file
+	if killed.Recovered().Frames < 3 {
+		t.Errorf("recovered %+v", killed.Recovered())
+	}
+	wantDrawn(t, killed, 3)
+	unit.Spends[0].Amount = 3
+	if _, err := killed.Commit(t.Context(), unit); !errors.Is(err, tokenizer.ErrBudgetSpent) {
+		t.Errorf("Commit: %v", err)
 	}
 }
 

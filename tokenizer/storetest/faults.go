@@ -94,6 +94,10 @@ func testContext(t *testing.T, h Harness) {
 		"Records":     func() error { _, err := s.Records(ended, 1); return err },
 		"Claimed":     func() error { _, err := s.Claimed(ended, []byte("k")); return err },
 		"Claims":      func() error { _, err := s.Claims(ended, nil, nil, 1); return err },
+		"Spent":       func() error { _, err := s.Spent(ended, budget('a', 0)); return err },
+		"Counted":     func() error { _, err := s.Counted(ended, budget('a', 0), members(1)...); return err },
+		"State":       func() error { _, err := s.State(ended, "k"); return err },
+		"ListStates":  func() error { _, err := s.ListStates(ended, "", "", 1); return err },
 		"Scan":        func() error { _, err := s.Scan(ended, "default", "", 0, 1); return err },
 		"Profiles":    func() error { _, err := s.Profiles(ended, "default"); return err },
 		"Outdated":    func() error { _, err := s.Outdated(ended, "default", 1, 0, 1); return err },
@@ -118,6 +122,8 @@ func testFailedWrite(t *testing.T, h Harness) {
 	commit(t, s, tokenizer.Unit{
 		Records: []tokenizer.Record{record(id), record(id + 2), record(id + 3)},
 		Claims:  []tokenizer.Claim{claim("k", "", "v")},
+		States:  []tokenizer.StateChange{state("k", "", "v")},
+		Spends:  []tokenizer.Spend{draw(budget('a', 10), 5, 2), count(budget('b', 0), 5, 0)},
 		Event:   event("before"),
 	})
 	unit := tokenizer.Unit{
@@ -125,7 +131,19 @@ func testFailedWrite(t *testing.T, h Harness) {
 		Updates: []tokenizer.Update{changed(record(id+2), func(r *tokenizer.Record) { r.Uses++ })},
 		Deletes: []tokenizer.Record{record(id + 3)},
 		Claims:  []tokenizer.Claim{claim("k", "v", ""), claim("l", "", "v")},
+		States:  []tokenizer.StateChange{state("k", "v", "w")},
+		Spends:  []tokenizer.Spend{draw(budget('a', 10), 5, 2), count(budget('c', 10), 5, 0)},
 		Event:   event("lost"),
+
+		ExpireBudgets: windowEnd(10),
+	}
+	wantBudgets := func(s tokenizer.Store, drawn, gone, members uint64) {
+		t.Helper()
+		wantSpent(t, s, budget('a', 10), drawn)
+		wantSpent(t, s, budget('b', 0), gone)
+		wantCounted(t, s, budget('b', 0), gone > 0)
+		wantSpent(t, s, budget('c', 10), members)
+		wantCounted(t, s, budget('c', 10), members > 0)
 	}
 	h.Fail(s)
 	if _, err := s.Commit(ctx, unit); !errors.Is(err, tokenizer.ErrUnavailable) {
@@ -137,6 +155,8 @@ func testFailedWrite(t *testing.T, h Harness) {
 	}
 	wantClaim(t, s, "k", "v")
 	wantClaim(t, s, "l", "")
+	wantState(t, s, "k", "v")
+	wantBudgets(s, 2, 1, 0)
 	wantProfiles(t, s, map[string]uint64{"card": 3})
 	if err := s.Check(ctx); err != nil {
 		t.Fatalf("Check once there is room again: %v", err)
@@ -149,6 +169,8 @@ func testFailedWrite(t *testing.T, h Harness) {
 	wantNoRecord(t, s, id+3)
 	wantClaim(t, s, "k", "")
 	wantClaim(t, s, "l", "v")
+	wantState(t, s, "k", "w")
+	wantBudgets(s, 4, 0, 1)
 	wantProfiles(t, s, map[string]uint64{"card": 3})
 	if e := readLog(t, s); len(e) != 2 || string(e[1].Body) != "after" {
 		t.Fatalf("log = %v", e)
