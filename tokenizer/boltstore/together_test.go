@@ -236,4 +236,7 @@ func TestSpendsSeeEachOther(t *testing.T) {
 	if got, err := h.Spent(ctx, a, old); err != nil || got[0] != 5 || got[1] != 0 {
 		t.Errorf("Spent = %d, %v", got, err)
 	}
+	if h.firstBudget != string(idKey(60)) { // else it would look at what is gone each time
+		t.Errorf("the next frame looks for what has expired from %x on", h.firstBudget)
+	}
 }
