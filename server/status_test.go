@@ -24,18 +24,19 @@ import (
 // unreachable are exported sentinels that can't be what a call ends with, and
 // why.
 var unreachable = map[string]string{
-	"keystore.ErrKeySize":   "a defect of a backend; told as INTERNAL",
-	"keystore.ErrClass":     "a defect; told as INTERNAL",
-	"keystore.ErrOpen":      "tokenizer turns it into ErrDamaged",
-	"keystore.ErrTooLarge":  "no value is as large as that",
-	"tokenizer.ErrNotFound": "tokenizer turns it into ErrTokenNotFound",
-	"tokenizer.ErrIDTaken":  "a defect; told as INTERNAL",
-	"tokenizer.ErrProfile":  "only when starting",
-	"format.ErrValue":       "tokenizer turns it into ErrInvalidValue",
-	"format.ErrToken":       "tokenizer wraps it in ErrInvalidToken",
-	"audit.ErrTorn":         "only when reading segments",
-	"audit.ErrBroken":       "only when reading segments",
-	"audit.ErrMismatch":     "only when starting",
+	"keystore.ErrKeySize":      "a defect of a backend; told as INTERNAL",
+	"keystore.ErrClass":        "a defect; told as INTERNAL",
+	"keystore.ErrOpen":         "tokenizer turns it into ErrDamaged",
+	"keystore.ErrTooLarge":     "no value is as large as that",
+	"tokenizer.ErrNotFound":    "tokenizer turns it into ErrTokenNotFound",
+	"tokenizer.ErrIDTaken":     "a defect; told as INTERNAL",
+	"tokenizer.ErrProfile":     "only when starting",
+	"tokenizer.ErrBudgetSpent": "no call draws on a budget yet",
+	"format.ErrValue":          "tokenizer turns it into ErrInvalidValue",
+	"format.ErrToken":          "tokenizer wraps it in ErrInvalidToken",
+	"audit.ErrTorn":            "only when reading segments",
+	"audit.ErrBroken":          "only when reading segments",
+	"audit.ErrMismatch":        "only when starting",
 }
 
 // TestEverySentinelHasARow finds the exported sentinels in the sources of the

@@ -128,26 +128,12 @@ func (g *txGroup) budgetRows() *txBucket {
 }
 
 // removeExpired removes rows of budgets that expired before the time that units have
-// named, and notes up to where there are none any more. To look for them from there on,
-// and only if there may be any, passes over what was removed and is not yet gone from
-// the file.
+// named, and notes up to where there are none any more. The next look begins there, and
+// is left out if nothing can have expired: what has been removed stays in the way until
+// it is gone from the file.
 func (g *txGroup) removeExpired() {
-	if end := string(idKey(g.expired)); g.expired > 0 && end > g.firstBudget {
-		budgets := g.budgetRows()
-		from, left := g.firstBudget, maxExpired+len(budgets.changed)
-		g.firstBudget = end
-		budgets.ascend([]byte(from), func(key, _ []byte) bool {
-			if string(key) >= end {
-				return false
-			}
-			if left == 0 {
-				g.firstBudget = string(key)
-				return false
-			}
-			left--
-			budgets.set(key, nil)
-			return true
-		})
+	if g.expired > 0 {
+		g.removeBefore(string(idKey(g.expired)))
 	}
 	if g.budgets == nil {
 		return
@@ -157,6 +143,29 @@ func (g *txGroup) removeExpired() {
 			g.firstBudget = key
 		}
 	}
+}
+
+// removeBefore removes rows from the first budget on, up to a key.
+func (g *txGroup) removeBefore(end string) {
+	from := g.firstBudget
+	if end <= from {
+		return
+	}
+	budgets := g.budgetRows()
+	left := maxExpired + len(budgets.changed)
+	g.firstBudget = end
+	budgets.ascend([]byte(from), func(key, _ []byte) bool {
+		if string(key) >= end {
+			return false
+		}
+		if left == 0 {
+			g.firstBudget = string(key)
+			return false
+		}
+		left--
+		budgets.set(key, nil)
+		return true
+	})
 }
 
 // parseSpent reads what a budget has come to.
