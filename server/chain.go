@@ -221,7 +221,10 @@ func (s *Server) fresh(ctx context.Context, failed error) error {
 // others were first. Nothing of it may be sent before commitGroup has returned
 // nil.
 func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) error {
-	err := do()
+	err := s.barred(c)
+	if err == nil {
+		err = do()
+	}
 	failed := s.commit(c, err)
 	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
 		if err = s.fresh(ctx, failed); err == nil {
@@ -315,6 +318,9 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 	}
 	if c.method == unknownMethod {
 		return errUnknownMethod
+	}
+	if err := s.barred(c); err != nil {
+		return err
 	}
 	if c.method.kind == policy.PlainAction { // there is nothing more to know
 		if err := c.decide(c.policy.Decide(c.request(""))); err != nil {

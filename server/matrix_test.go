@@ -32,6 +32,29 @@ var matrix = map[string]struct {
 	allowed []string
 	call    func(ctx context.Context, conn *grpc.ClientConn, token string) error
 }{
+	coatcheckv1.CallerService_SuspendCaller_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewCallerServiceClient(conn).SuspendCaller(ctx, &coatcheckv1.SuspendCallerRequest{Caller: "cn:x"})
+			return err
+		},
+	},
+	coatcheckv1.CallerService_ListSuspensions_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewCallerServiceClient(conn).ListSuspensions(ctx, &coatcheckv1.ListSuspensionsRequest{})
+			return err
+		},
+	},
+	coatcheckv1.CallerService_RestoreCaller_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			callers := coatcheckv1.NewCallerServiceClient(conn)
+			_, _ = callers.SuspendCaller(ctx, &coatcheckv1.SuspendCallerRequest{Caller: "cn:y"})
+			_, err := callers.RestoreCaller(ctx, &coatcheckv1.RestoreCallerRequest{Caller: "cn:y"})
+			return err
+		},
+	},
 	coatcheckv1.PolicyService_GetPolicy_FullMethodName: {
 		allowed: []string{"admin"},
 		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {

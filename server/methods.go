@@ -71,6 +71,10 @@ var methods = map[string]method{
 	coatcheckv1.PolicyService_GetPolicy_FullMethodName: {action: "get-policy", kind: policy.PlainAction},
 	coatcheckv1.PolicyService_Explain_FullMethodName:   {action: "explain-policy", kind: policy.PlainAction},
 
+	coatcheckv1.CallerService_SuspendCaller_FullMethodName:   {action: "suspend-caller", kind: policy.PlainAction},
+	coatcheckv1.CallerService_ListSuspensions_FullMethodName: {action: "list-suspensions", kind: policy.PlainAction},
+	coatcheckv1.CallerService_RestoreCaller_FullMethodName:   {action: "restore-caller", kind: policy.PlainAction},
+
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
 
 	// Health tells load balancers whether to send calls, often and before

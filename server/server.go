@@ -111,6 +111,7 @@ type Server struct {
 	health          *componentHealth
 	policy          *policy.Live
 	consents        Consents
+	suspended       *suspensions
 	keys            *keystore.Keystore
 	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
@@ -139,6 +140,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		policy: cfg.Policy, consents: cfg.Consents, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		suspended:       &suspensions{store: cfg.Store, callers: make(map[string]bool)},
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
 		health: newHealth(cfg.Logger, []component{
 			{name: "store", check: cfg.Store.Check},
@@ -153,6 +155,7 @@ func New(cfg Config) (*Server, error) {
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, service)
 	coatcheckv1.RegisterTokenServiceServer(services, &tokens{tokenization: service})
+	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)
@@ -265,6 +268,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	healthCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	s.health.check(ctx)
+	if err := s.suspended.load(ctx); err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	background.Go(func() { s.suspended.run(healthCtx) })
 	background.Go(func() { s.health.run(healthCtx) })
 	background.Go(func() { s.logOverload(healthCtx) })
 	served := make(chan error, 1)

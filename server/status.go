@@ -53,6 +53,9 @@ var (
 	errRecipient     = errors.New("server: not an age recipient")
 
 	errRevealAmbiguous   = errors.New("server: several parts are granted")
+	errSuspended         = errors.New("server: the caller is suspended")
+	errOwnSuspension     = errors.New("server: a caller suspends itself")
+	errNotSuspended      = errors.New("server: the caller is not suspended")
 	errDeniedByRule      = errors.New("server: a rule denies it")
 	errConditionNotMet   = errors.New("server: a condition is not met")
 	errConditionFailed   = errors.New("server: a condition can't be evaluated")
@@ -140,6 +143,9 @@ var refusals = []refusal{
 	{err: keystore.ErrKeyVersion, code: codes.Aborted, reason: "KEY_CHANGED", message: "the keys were changed by somebody else at the same time"},
 
 	{err: errNoIdentity, code: codes.Unauthenticated, reason: "NO_IDENTITY", message: "the client certificate names no caller"},
+	{err: errSuspended, code: codes.PermissionDenied, reason: "CALLER_SUSPENDED", message: "the caller is suspended"},
+	{err: errOwnSuspension, code: codes.FailedPrecondition, reason: "OWN_SUSPENSION", message: "nobody suspends themselves"},
+	{err: errNotSuspended, code: codes.NotFound, reason: "NOT_SUSPENDED", message: "the caller is not suspended"},
 	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
 	{err: errDeniedByRule, code: codes.PermissionDenied, reason: "DENIED_BY_RULE", message: "a rule of the policy denies this"},

@@ -168,6 +168,9 @@ type Event struct {
 	PreviousPolicy string `json:"previous_policy"`
 	RefusedPolicy  string `json:"refused_policy"`
 
+	// AboutCaller is the caller whom a call about another was about.
+	AboutCaller string `json:"about_caller"`
+
 	// Items are what the call was about. A field that an item has in common with
 	// the event stands in the event, if it is the same for all items, and else in
 	// each item that has it.
@@ -292,7 +295,7 @@ func (e *Event) Body() []byte {
 	}
 	for _, f := range [...]field{
 		{"stated_reason", e.StatedReason}, {"recipient", e.Recipient},
-		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy},
+		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy}, {"about_caller", e.AboutCaller},
 	} {
 		if f.value != "" {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)

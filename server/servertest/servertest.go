@@ -58,7 +58,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller]
 `
 
 // Profiles are the profiles of an instance.
@@ -69,6 +69,9 @@ func Profiles() []tokenizer.Profile {
 		{Name: "note", Type: "text", Lookup: true, Purposes: []string{"support"}},
 	}
 }
+
+// rootKey is the name of the file with the root key.
+const rootKey = "root.key"
 
 // Options change what an instance is made of.
 type Options struct {
@@ -100,6 +103,8 @@ type Instance struct {
 	Policy    *policy.Live
 	Log       *Buffer // what the server logged
 
+	options Options
+	close   func() // once
 	server  *server.Server
 	stop    context.CancelFunc
 	stopped chan struct{} // closed after served is set
@@ -110,6 +115,21 @@ type Instance struct {
 func Start(t testing.TB, o Options) *Instance {
 	t.Helper()
 	dir := t.TempDir()
+	if err := local.Create(filepath.Join(dir, rootKey), nil); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, o, dir, NewAuthority(t))
+}
+
+// Restart stops a server and runs another on what it has left, at another address.
+func (in *Instance) Restart(t testing.TB) *Instance {
+	t.Helper()
+	in.close()
+	return start(t, in.options, in.Dir, in.Authority)
+}
+
+func start(t testing.TB, o Options, dir string, authority *Authority) *Instance {
+	t.Helper()
 	if o.Policy == "" {
 		o.Policy = Policy
 	}
@@ -119,7 +139,7 @@ func Start(t testing.TB, o Options) *Instance {
 	if o.Limits.Notice == 0 {
 		o.Limits.Notice = time.Millisecond
 	}
-	in := &Instance{Authority: NewAuthority(t), Dir: dir, Log: new(Buffer), stopped: make(chan struct{})}
+	in := &Instance{options: o, Authority: authority, Dir: dir, Log: new(Buffer), stopped: make(chan struct{})}
 	logger := slog.New(slog.NewTextHandler(in.Log, nil))
 	store := must(boltstore.Open(filepath.Join(dir, "store.db")))(t)
 	in.Store = store
@@ -167,13 +187,14 @@ func Start(t testing.TB, o Options) *Instance {
 		follower.Wait()
 		_ = segments.Close()
 	}()
-	t.Cleanup(func() {
+	in.close = sync.OnceFunc(func() {
 		stop()
 		_ = in.Wait()
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(in.close)
 	return in
 }
 
@@ -216,11 +237,7 @@ func (in *Instance) As(t testing.TB, name string) *grpc.ClientConn {
 // openBackend makes a root key in the directory.
 func openBackend(t testing.TB, dir string, o Options) keystore.Backend {
 	t.Helper()
-	path := filepath.Join(dir, "root.key")
-	if err := local.Create(path, nil); err != nil {
-		t.Fatal(err)
-	}
-	backend := must(local.Open(path, nil))(t)
+	backend := must(local.Open(filepath.Join(dir, rootKey), nil))(t)
 	if o.WrapBackend != nil {
 		return o.WrapBackend(backend)
 	}

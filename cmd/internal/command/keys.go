@@ -9,25 +9,20 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/coatcheck/coatcheck/cmd/internal/client"
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server"
 )
 
-// keyCommands are the commands about keys, with what they share.
-type keyCommands struct {
-	env     Env
-	server  client.Options
-	timeout time.Duration
-	json    bool
-}
+// keyCommands are the commands about keys.
+type keyCommands struct{ remote }
 
 func keysCommand(env Env) *cobra.Command {
-	k := &keyCommands{env: env}
+	k := &keyCommands{remote{env: env}}
 	cmd := &cobra.Command{
 		Use:   "keys",
 		Short: "List, rotate, rewrap and retire the keys of a running server",
@@ -42,10 +37,7 @@ out of use in three steps:
 			return usageError{errors.New("keys needs a command: list, rotate, rewrap or retire")}
 		},
 	}
-	flags := cmd.PersistentFlags()
-	k.server.Flags(flags, env.Getenv)
-	flags.DurationVar(&k.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
-	flags.BoolVar(&k.json, "json", false, "print JSON")
+	k.flags(cmd)
 	cmd.AddCommand(k.list(), k.rotate(), k.rewrap(), k.retire())
 	return cmd
 }
@@ -56,7 +48,7 @@ func (k *keyCommands) list() *cobra.Command {
 		Short: "List all key versions, and how many records are under each",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+			return k.do(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
 				resp, err := keys.ListKeys(ctx, &coatcheckv1.ListKeysRequest{})
 				if err != nil {
 					return err
@@ -86,7 +78,7 @@ func (k *keyCommands) rotate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+			return k.do(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
 				resp, err := keys.RotateKey(ctx, &coatcheckv1.RotateKeyRequest{KeyClass: class})
 				if err != nil {
 					return err
@@ -111,7 +103,7 @@ it is interrupted, the server goes on. Exits with 1 if records are left.`,
 			if rate > server.MaxRate {
 				return usageError{fmt.Errorf("--rate is at most %d", server.MaxRate)}
 			}
-			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+			return k.do(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
 				resp, err := keys.Rewrap(ctx, &coatcheckv1.RewrapRequest{RecordsPerSecond: rate, KeysOnly: keysOnly})
 				if err != nil {
 					return err
@@ -158,7 +150,7 @@ It is refused while the version is active or anything is under it.`,
 			if err != nil || version == 0 {
 				return usageError{fmt.Errorf("%q is not a version", args[1])}
 			}
-			return k.call(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
+			return k.do(cmd.Context(), func(ctx context.Context, keys coatcheckv1.KeyServiceClient) error {
 				resp, err := keys.RetireKey(ctx, &coatcheckv1.RetireKeyRequest{KeyClass: class, Version: uint32(version), ValidateOnly: !yes})
 				if err != nil {
 					return err
@@ -187,19 +179,11 @@ It is refused while the version is active or anything is under it.`,
 	return cmd
 }
 
-// call connects and makes a call.
-func (k *keyCommands) call(ctx context.Context, f func(context.Context, coatcheckv1.KeyServiceClient) error) error {
-	if missing := k.server.Missing(); len(missing) > 0 {
-		return usageError{fmt.Errorf("%s must be given, or be in the environment: see --help", strings.Join(missing, ", "))}
-	}
-	conn, err := k.server.Dial()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, k.timeout)
-	defer cancel()
-	return client.Explain(f(ctx, coatcheckv1.NewKeyServiceClient(conn)))
+// do calls the service.
+func (k *keyCommands) do(ctx context.Context, f func(context.Context, coatcheckv1.KeyServiceClient) error) error {
+	return k.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return f(ctx, coatcheckv1.NewKeyServiceClient(conn))
+	})
 }
 
 // How often the server is asked how far it is: less and less, since each call
