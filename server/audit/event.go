@@ -82,6 +82,13 @@ const (
 	ReasonPolicyUnreadable = "POLICY_UNREADABLE"
 )
 
+// Alerts that an event can carry.
+const (
+	AlertHoneytoken = "HONEYTOKEN" // a token was used that nobody has a reason to use
+	AlertBurst      = "BURST"      // far more is revealed to the caller than usual
+	AlertNotify     = "NOTIFY"     // the rule that allowed it asks for an alert
+)
+
 // Version is the version of the schema, the field v of every event.
 const Version = 1
 
@@ -171,6 +178,10 @@ type Event struct {
 	// AboutCaller is the caller whom a call about another was about.
 	AboutCaller string `json:"about_caller"`
 
+	// Alerts are what somebody should hear of at once: each of the Alert constants
+	// that is true of the call, once.
+	Alerts []string `json:"alerts"`
+
 	// Items are what the call was about. A field that an item has in common with
 	// the event stands in the event, if it is the same for all items, and else in
 	// each item that has it.
@@ -205,15 +216,20 @@ type Item struct {
 	Reason       string   `json:"reason"`
 	StatedReason string   `json:"stated_reason"`
 
+	// Alert is the alert of the event that is about this item. It is empty if none is,
+	// and if the event is about one thing.
+	Alert string `json:"alert"`
+
 	// Reused says that the token had been made before.
 	Reused bool `json:"reused"`
 }
 
 // fields returns the item's fields of text in their order.
-func (i *Item) fields() [10]field {
+func (i *Item) fields() [11]field {
 	return [...]field{
 		{"token", i.Token}, {"subject", i.Subject}, {"profile", i.Profile}, {"purpose", i.Purpose}, {"reveal", i.Reveal},
 		{"decision", string(i.Decision)}, {"rule", i.Rule}, {"code", i.Code}, {"reason", i.Reason}, {"stated_reason", i.StatedReason},
+		{"alert", i.Alert},
 	}
 }
 
@@ -275,17 +291,7 @@ func (e *Event) Body() []byte {
 			b = appendString(b, f.value)
 		}
 	}
-	for i, key := range e.Keys {
-		if i == 0 {
-			b = append(b, `,"keys":[`...)
-		} else {
-			b = append(b, ',')
-		}
-		b = appendString(b, key)
-	}
-	if len(e.Keys) > 0 {
-		b = append(b, ']')
-	}
+	b = appendStrings(b, `,"keys":[`, e.Keys)
 	if e.ValidateOnly {
 		b = append(b, `,"validate_only":true`...)
 	}
@@ -302,6 +308,7 @@ func (e *Event) Body() []byte {
 			b = appendString(b, f.value)
 		}
 	}
+	b = appendStrings(b, `,"alerts":[`, e.Alerts)
 	for i, item := range e.Items {
 		if i == 0 {
 			b = append(b, `,"items":[`...)
@@ -314,6 +321,22 @@ func (e *Event) Body() []byte {
 		b = append(b, ']')
 	}
 	return append(b, '}')
+}
+
+// appendStrings appends a field that is a list of text, unless it is empty.
+func appendStrings(b []byte, begin string, list []string) []byte {
+	for i, s := range list {
+		if i == 0 {
+			b = append(b, begin...)
+		} else {
+			b = append(b, ',')
+		}
+		b = appendString(b, s)
+	}
+	if len(list) > 0 {
+		b = append(b, ']')
+	}
+	return b
 }
 
 // appendString appends s as a JSON string in printable ASCII.

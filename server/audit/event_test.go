@@ -44,8 +44,9 @@ func TestBodyHasEveryField(t *testing.T) {
 	}
 	e.Time = time.Unix(1_800_000_000, 7).UTC()
 	e.Keys = []string{"data/1", "token/\"2"}
+	e.Alerts = []string{AlertNotify, AlertBurst}
 	e.Items = []Item{{Token: "a"}, {}, {Reused: true}, {
-		"token", "subject", "profile", "purpose", "reveal", "decision", "rule", "code", "reason", "stated", true,
+		"token", "subject", "profile", "purpose", "reveal", "decision", "rule", "code", "reason", "stated", "alert", true,
 	}}
 	body := e.Body()
 	if got := readEvent(t, body); !reflect.DeepEqual(got, e) {
