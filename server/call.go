@@ -77,6 +77,7 @@ func newRequestID() string {
 func (c *call) group(p *policy.Policy) *call {
 	g := &call{method: c.method, policy: p, address: c.address, consents: c.consents, event: c.event}
 	g.event.Time, g.event.Items, g.event.Records, g.event.Policy = time.Now(), nil, 0, p.Hash()
+	g.event.Alerts = nil
 	return g
 }
 
@@ -84,7 +85,7 @@ func (c *call) group(p *policy.Policy) *call {
 func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
-	event.Decision, event.Rule = "", ""
+	event.Decision, event.Rule, event.Alerts = "", "", nil
 	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, event: event}
 }
 

@@ -260,7 +260,7 @@ func (s *Server) commit(c *call, err error) error {
 		s.log.Error("item failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", c.defect)
 	}
 	c.finish(r, err)
-	_, failed := s.audit.Commit(s.commits.context(), c.unit, &c.event)
+	failed := s.commitEvent(c)
 	for _, unit := range unitErrors {
 		if errors.Is(failed, unit) {
 			return failed

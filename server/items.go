@@ -34,6 +34,7 @@ type deed struct {
 
 // newDeeds returns deeds of a call, in place of those that it had.
 func (c *call) newDeeds(n int) []deed {
+	c.event.Alerts = nil
 	if n == 1 {
 		one := new(struct {
 			deeds [1]deed
@@ -90,6 +91,7 @@ func (d *deed) stated(reason string) {
 func (c *call) tell(d *deed, err error) error {
 	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
 	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
+	c.alert(d.Alert)
 	c.event.Items = nil
 	*d.Item = audit.Item{Token: d.Token, Subject: d.Subject, Reused: d.Reused}
 	if *d.Item != (audit.Item{}) {
@@ -110,6 +112,7 @@ func (c *call) tellAll(deeds []deed) {
 	}
 	items := c.items
 	for i := range deeds {
+		c.alert(items[i].Alert)
 		if err := deeds[i].err; err != nil {
 			r := refuse(err)
 			items[i].Code, items[i].Reason, items[i].Reveal = code.Code(r.code).String(), r.reason, ""

@@ -28,7 +28,9 @@ import (
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/burst"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -54,6 +56,11 @@ type Config struct {
 	Consents  Consents // nil if none are kept
 	Limits    Limits   // zero fields get the defaults
 	Logger    *slog.Logger
+
+	// Alerts, if set, is told of committed events that carry alerts, and Bursts, if
+	// set, of what is revealed to whom.
+	Alerts *alert.Dispatcher
+	Bursts *burst.Counter
 }
 
 // Limits bound what clients can ask of a server. A field that is zero stands
@@ -115,6 +122,9 @@ type Server struct {
 	keys            *keystore.Keystore
 	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
+	logID           tokenizer.LogID   // of the audit log
+	alerts          *alert.Dispatcher // or nil
+	bursts          *burst.Counter    // or nil
 	log             *slog.Logger
 	limits          Limits
 	commits         bound // how long they may take
@@ -140,7 +150,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		policy: cfg.Policy, consents: cfg.Consents, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
-		suspended:       &suspensions{store: cfg.Store, callers: make(map[string]bool)},
+		suspended: &suspensions{store: cfg.Store, callers: make(map[string]bool)},
+		logID:     cfg.Store.LogID(), alerts: cfg.Alerts, bursts: cfg.Bursts,
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
 		health: newHealth(cfg.Logger, []component{
 			{name: "store", check: cfg.Store.Check},

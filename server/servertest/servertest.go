@@ -19,7 +19,9 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/keystore/local"
 	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/burst"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -90,6 +92,10 @@ type Options struct {
 	// with is filled in.
 	Lease  keystore.Options
 	Upkeep upkeep.Config
+
+	// Alerts and Bursts are handed to the server. The test runs Alerts.
+	Alerts *alert.Dispatcher
+	Bursts *burst.Counter
 }
 
 // Instance is a running server.
@@ -166,7 +172,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		AllowCommonName: o.AllowCommonName,
 		Tokenizer:       tokens,
 		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
-		Limits: o.Limits, Logger: logger,
+		Limits: o.Limits, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
 	}))(t)
 	in.server, in.Keystore, in.Upkeep = srv, keys, keeper
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)

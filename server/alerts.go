@@ -1,0 +1,64 @@
+package server
+
+import (
+	"slices"
+
+	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
+)
+
+// alert adds an alert to the event, unless it is there or empty.
+func (c *call) alert(kind string) {
+	if kind != "" && !slices.Contains(c.event.Alerts, kind) {
+		c.event.Alerts = append(c.event.Alerts, kind)
+	}
+}
+
+// commitEvent commits a call's unit and event, and sends on the alerts of the event
+// once it is durable.
+//
+// Errors: those of audit.Log.Commit. The event is then as it was.
+func (s *Server) commitEvent(c *call) error {
+	before := c.event.Alerts
+	n := 0
+	if s.bursts != nil {
+		n = c.revealed()
+	}
+	burst := n > 0 && s.bursts.Count(c.event.Caller, n, c.event.Time)
+	if burst {
+		c.alert(audit.AlertBurst)
+	}
+	outcome, err := s.audit.Commit(s.commits.context(), c.unit, &c.event)
+	if err != nil {
+		if n > 0 {
+			s.bursts.Withdraw(c.event.Caller, n, burst)
+		}
+		c.event.Alerts = before
+		return err
+	}
+	if len(c.event.Alerts) > 0 && s.alerts != nil {
+		s.alerts.Raise(s.logID, outcome.Sequence, &c.event)
+	}
+	return nil
+}
+
+// revealed returns how many values the call reveals, masked ones apart. It must have
+// been finished.
+func (c *call) revealed() int {
+	shows := func(reveal string) bool { return reveal != "" && reveal != policy.Masked.String() }
+	switch {
+	case c.method.kind != policy.RevealAction:
+		return 0
+	case c.event.Reveal != "" && !shows(c.event.Reveal):
+		return 0
+	case c.event.Reveal != "":
+		return max(len(c.event.Items), 1)
+	}
+	n := 0
+	for i := range c.event.Items {
+		if shows(c.event.Items[i].Reveal) {
+			n++
+		}
+	}
+	return n
+}
