@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -45,9 +46,13 @@ func (c Command) Check() error {
 
 // Deliver implements Sink.
 func (c Command) Deliver(ctx context.Context, a *Alert) error {
+	program, err := filepath.Abs(c.Argv[0]) // a name without a slash would be looked for in PATH
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, orDefault(c.Timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
+	cmd := exec.CommandContext(ctx, program, c.Argv[1:]...)
 	cmd.Stdin = io.MultiReader(bytes.NewReader(a.Payload), strings.NewReader("\n"))
 	cmd.Env = []string{}
 	for _, name := range []string{"PATH", "LANG"} {
@@ -59,8 +64,7 @@ func (c Command) Deliver(ctx context.Context, a *Alert) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeWait
-	err := cmd.Run()
-	if err != nil && ctx.Err() != nil {
+	if err = cmd.Run(); err != nil && ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
 	}
 	return err

@@ -56,6 +56,18 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// A program is a path, and never one of the same name in PATH.
+func TestCommandIsAPath(t *testing.T) {
+	here := script(t, "exit 3")
+	t.Chdir(filepath.Dir(here))
+	elsewhere := script(t, "exit 0")
+	t.Setenv("PATH", filepath.Dir(elsewhere))
+	err := Command{Argv: []string{"page"}}.Deliver(t.Context(), newAlert(logID, 1, event(audit.AlertBurst)))
+	if err == nil || err.Error() != "exit status 3" {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestCommandsThatFail(t *testing.T) {
 	big := event(audit.AlertBurst)
 	big.StatedReason = strings.Repeat("x", 1<<20) // more than a pipe holds

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -29,6 +30,9 @@ type Sources struct {
 	// PolicyRefused says whether the policy file is not the policy that is at work,
 	// since it was refused.
 	PolicyRefused func() bool
+
+	// Alerts returns what has been counted of alerts.
+	Alerts func() alert.Counts
 }
 
 // Handler returns the page with the metrics of the sources, of the Go runtime
@@ -38,7 +42,7 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s), tokens(s), policyRefused(s),
+		keys(s), tokens(s), policyRefused(s), alerts(s),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }

@@ -1,20 +1,25 @@
 package metrics_test
 
 import (
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/server/alert"
+	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/metrics"
 	"github.com/coatcheck/coatcheck/server/servertest"
 )
 
 func TestKeys(t *testing.T) {
 	in := servertest.Start(t, servertest.Options{})
+	alerts := alert.NewDispatcher(slog.New(slog.DiscardHandler), alert.Command{})
+	alerts.Raise(in.Store.LogID(), 1, &audit.Event{Alerts: []string{audit.AlertBurst}})
 	page := func() string {
 		recorder := httptest.NewRecorder()
-		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(), PolicyRefused: func() bool { return false }}).
+		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(), PolicyRefused: func() bool { return false }, Alerts: alerts.Counts}).
 			ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
 		if recorder.Code != 200 {
 			t.Fatalf("status %d: %s", recorder.Code, recorder.Body)
@@ -38,6 +43,10 @@ func TestKeys(t *testing.T) {
 		`coatcheck_reseal_running{namespace="default"} 0`,
 		`coatcheck_reseal_remaining_records{namespace="default"} 0`,
 		`coatcheck_reseal_moved_records_total{namespace="default"} 0`,
+		`coatcheck_alerts_total{kind="BURST"} 1`,
+		`coatcheck_alerts_total{kind="HONEYTOKEN"} 0`,
+		`coatcheck_alert_deliveries_total{result="delivered",sink="log"} 0`,
+		`coatcheck_alert_deliveries_total{result="dropped",sink="command"} 0`,
 		`go_goroutines `,
 	} {
 		if !strings.Contains(text, want) {

@@ -33,6 +33,7 @@ type Config struct {
 	Keystore Keystore           `yaml:"keystore"`
 	Audit    Audit              `yaml:"audit"`
 	Metrics  Metrics            `yaml:"metrics"`
+	Alerts   Alerts             `yaml:"alerts"`
 	Policy   string             `yaml:"policy"` // path of the policy file
 	Profiles map[string]Profile `yaml:"profiles"`
 }
@@ -166,6 +167,7 @@ func (c *Config) check(doc document) error {
 	if err := CheckListen(c.Metrics.Listen); c.Metrics.Listen != "" && err != nil {
 		fault("listen "+err.Error(), "metrics", "listen")
 	}
+	c.Alerts.check(fault, require)
 	if len(c.Profiles) == 0 {
 		fault("at least one profile is required", "profiles")
 	}
@@ -219,7 +221,7 @@ func CheckListen(address string) error {
 func (c *Config) resolve(dir string) {
 	paths := []*string{&c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.TLS.ClientCA,
 		&c.Store.Bolt.Directory, &c.Audit.Directory, &c.Policy}
-	for _, p := range c.Keystore.paths() {
+	for _, p := range append(c.Keystore.paths(), c.Alerts.paths()...) {
 		if *p != "" {
 			paths = append(paths, p)
 		}

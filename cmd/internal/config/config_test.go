@@ -86,6 +86,33 @@ func TestLoadVault(t *testing.T) {
 	}
 }
 
+func TestLoadAlerts(t *testing.T) {
+	c, err := load(t, good+`alerts:
+  command: {argv: [bin/page, --now], timeout: 3s}
+  webhook: {url: "https://pager.example/hook", ca_file: ca.pem, token_file: token, secret_file: /etc/secret}
+  burst: {factor: 5}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := c.Alerts
+	if !filepath.IsAbs(a.Command.Argv[0]) || a.Command.Argv[1] != "--now" || a.Command.Timeout != 3*time.Second {
+		t.Errorf("command: %+v", a.Command)
+	}
+	if !filepath.IsAbs(a.Webhook.CAFile) || !filepath.IsAbs(a.Webhook.TokenFile) || a.Webhook.SecretFile != "/etc/secret" {
+		t.Errorf("webhook: %+v", a.Webhook)
+	}
+	if rule, on := a.Burst.Rule(); rule.Factor != 5 || rule.Least != 100 || !on {
+		t.Errorf("burst: %+v, %v", rule, on)
+	}
+	if c, err = load(t, good+"alerts: {burst: {off: true}, webhook: {url: 'http://[::1]:1/', secret_file: s}}"); err != nil {
+		t.Fatal(err)
+	}
+	if _, on := c.Alerts.Burst.Rule(); on || c.Alerts.Webhook.CAFile != "" {
+		t.Errorf("alerts: %+v", c.Alerts)
+	}
+}
+
 func TestKeystoreDefaults(t *testing.T) {
 	c, err := load(t, good)
 	if err != nil {
@@ -140,6 +167,13 @@ func TestFaults(t *testing.T) {
 		{"too few uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 1}}", []string{":10:21: uses must be from"}},
 		{"rotation every second", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {age: 1s}}", []string{":10:21: age must be from 1h"}},
 		{"metrics", "policy: policy.yaml", "policy: policy.yaml\nmetrics: {listen: 9090}", []string{`:12:11: listen must be host:port, not "9090"`}},
+		{"a command without argv", "policy: policy.yaml", "policy: policy.yaml\nalerts: {command: {timeout: 1s}}", []string{":12:10: alerts.command.argv is required"}},
+		{"a command line", "policy: policy.yaml", "policy: policy.yaml\nalerts: {command: {argv: page --now}}", []string{`:12:26: "page --now" is not a list, as in [one, two]`}},
+		{"a command that takes too long", "policy: policy.yaml", "policy: policy.yaml\nalerts: {command: {argv: [page], timeout: 2m}}", []string{":12:34: timeout must be from 10ms to 1m"}},
+		{"an empty webhook", "policy: policy.yaml", "policy: policy.yaml\nalerts: {webhook: {}}", []string{":12:10: alerts.webhook.url is required", "alerts.webhook.secret_file is required"}},
+		{"a webhook in the clear", "policy: policy.yaml", "policy: policy.yaml\nalerts: {webhook: {url: 'http://pager.example/', secret_file: s}}", []string{":12:20: url is plain HTTP to another host"}},
+		{"a secret in the webhook", "policy: policy.yaml", "policy: policy.yaml\nalerts: {webhook: {secret: x}}", []string{`:12:20: unknown key "secret"`}},
+		{"a burst of anything", "policy: policy.yaml", "policy: policy.yaml\nalerts: {burst: {factor: 1, least: -1}}", []string{":12:18: factor must be from 2 to 1000", ":12:29: least must be from 1"}},
 		{"Vault in the clear", "local: {root_key: root.key}", "vault: {address: [http://vault.example:8200], auth: {token: {env: T}}}", []string{":9:11: address[0] "}},
 		{"Vault without an address", "local: {root_key: root.key}", "vault: {auth: {token: {env: T}}}", []string{":9:3: address "}},
 		{"Vault without auth", "local: {root_key: root.key}", "vault: {address: [https://v:8200]}", []string{":9:3: auth names 0 methods"}},

@@ -18,6 +18,7 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/burst"
 	"github.com/coatcheck/coatcheck/server/metrics"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
@@ -60,7 +61,7 @@ func Check(o Options) (notes, err error) {
 
 // loaded is a configuration with the files that it names read.
 type loaded struct {
-	server  server.Config // TLS, Policy, Limits, Logger
+	server  server.Config // TLS, Policy, Limits, Logger, Alerts
 	backend keystore.Backend
 	close   func() error // of backend
 }
@@ -75,6 +76,10 @@ func load(o Options) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
+	alerts, err := newDispatcher(c.Alerts, o.Log)
+	if err != nil {
+		return loaded{}, err
+	}
 	backend, closeBackend, err := openBackend(c.Keystore, o.Getenv)
 	if err != nil {
 		return loaded{}, err
@@ -82,7 +87,7 @@ func load(o Options) (loaded, error) {
 	return loaded{
 		server: server.Config{
 			TLS: tlsConfig, AllowCommonName: c.Server.AllowCommonName,
-			Policy: policy.NewLive(rules), Limits: c.ServerLimits(), Logger: o.Log,
+			Policy: policy.NewLive(rules), Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
 		},
 		backend: backend, close: closeBackend,
 	}, nil
@@ -201,10 +206,11 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	defer stop()
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
+	background.Go(func() { cfg.Alerts.Run(backgroundCtx) })
 	follower := &policyFollower{config: o.Config, live: cfg.Policy, audit: f.log, log: o.Log}
 	background.Go(func() { follower.run(backgroundCtx, o.Reload) })
 	if f.metrics != nil {
-		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(), PolicyRefused: follower.refused.Load}
+		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(), PolicyRefused: follower.refused.Load, Alerts: cfg.Alerts.Counts}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
 			if err := serveMetrics(backgroundCtx, f.metrics, sources); err != nil {
@@ -238,6 +244,9 @@ func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (serv
 	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash, o.Log
 	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, f.store, keys, upkeep.New(keeping)
 	cfg.Audit, cfg.Segments = f.log, f.segments
+	if rule, ok := o.Config.Alerts.Burst.Rule(); ok {
+		cfg.Bursts = burst.NewCounter(rule, time.Now())
+	}
 	return cfg, nil
 }
 
