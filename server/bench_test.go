@@ -2,18 +2,25 @@ package server_test
 
 import (
 	"fmt"
+	"log/slog"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/alert"
+	"github.com/coatcheck/coatcheck/server/burst"
 	"github.com/coatcheck/coatcheck/server/servertest"
 )
 
 // callsOf returns calls of each kind, with which a server is measured: Check goes
 // through the chain and no further.
 func callsOf(tb testing.TB) map[string]func() error {
-	in := servertest.Start(tb, servertest.Options{})
+	in := servertest.Start(tb, servertest.Options{
+		Alerts: alert.NewDispatcher(slog.New(slog.DiscardHandler)),
+		Bursts: burst.NewCounter(burst.DefaultRule, time.Now()),
+	})
 	conn := in.As(tb, "checkout")
 	checkout, health := coatcheckv1.NewTokenizationServiceClient(conn), grpc_health_v1.NewHealthClient(conn)
 	payments := coatcheckv1.NewTokenizationServiceClient(in.As(tb, "payments"))

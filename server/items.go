@@ -32,7 +32,7 @@ type deed struct {
 	duties      policy.Duties // where it is allowed
 }
 
-// newDeeds returns deeds of a call, in place of those that it had.
+// newDeeds returns deeds of a call, in place of those that it had, and of their alerts.
 func (c *call) newDeeds(n int) []deed {
 	c.event.Alerts = nil
 	if n == 1 {

@@ -56,6 +56,20 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// Nothing of our environment is passed on where there is neither PATH nor LANG.
+func TestCommandWithoutPath(t *testing.T) {
+	t.Setenv("COATCHECK_SECRET", "hush")
+	for _, name := range []string{"PATH", "LANG"} {
+		t.Setenv(name, "") // so that it is put back
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (Command{Argv: []string{script(t, `test -z "$COATCHECK_SECRET"`)}}).Deliver(t.Context(), newAlert(logID, 1, event(audit.AlertBurst))); err != nil {
+		t.Error("the environment is passed on")
+	}
+}
+
 // A program is a path, and never one of the same name in PATH.
 func TestCommandIsAPath(t *testing.T) {
 	here := script(t, "exit 3")

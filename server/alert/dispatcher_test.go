@@ -157,6 +157,9 @@ func TestTries(t *testing.T) {
 			run(t, d)
 			d.Raise(logID, 1, event(audit.AlertBurst))
 			waitFor(t, "the result", func() bool { return d.Counts().Deliveries[Delivery{"s", row.result}] == 1 })
+			if n := d.workers[1].bytes.Load(); n != 0 {
+				t.Errorf("%d bytes are said to wait", n)
+			}
 			if len(sink.seen()) != row.tries {
 				t.Errorf("%d tries", len(sink.seen()))
 			}
