@@ -3,7 +3,6 @@ package alert
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,7 +64,7 @@ func (c Command) Deliver(ctx context.Context, a *Alert) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeWait
 	if err = cmd.Run(); err != nil && ctx.Err() != nil {
-		err = errors.Join(ctx.Err(), err)
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
 	return err
 }

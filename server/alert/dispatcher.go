@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -173,7 +174,7 @@ func (d *Dispatcher) try(ctx context.Context, sink Sink, a *Alert) (result Resul
 		wait(ctx, pause)
 		pause *= 2
 	}
-	return Dropped, errors.Join(ctx.Err(), err)
+	return Dropped, cmp.Or(err, ctx.Err())
 }
 
 // wait waits for a time, or until ctx ends.
