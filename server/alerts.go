@@ -14,6 +14,13 @@ func (c *call) alert(kind string) {
 	}
 }
 
+// notify notes the alert that policy asks for, unless there is another.
+func (d *deed) notify() {
+	if d.Alert == "" && d.Decision == audit.Allow && d.duties.Notify() {
+		d.Alert = audit.AlertNotify
+	}
+}
+
 // commitEvent commits a call's unit and event, and sends on the alerts of the event
 // once it is durable.
 //

@@ -199,3 +199,45 @@ func TestABurstThatFailsIsAlertedLater(t *testing.T) {
 		t.Errorf("the alert is of an event with %d items", n)
 	}
 }
+
+// A rule with notify is told of each time that it is at work, and only then.
+func TestRulesNotify(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{Policy: `version: 1
+rules:
+  - {name: in, callers: ["spiffe://coatcheck.example/checkout"], actions: [tokenize], profiles: [card]}
+  - {name: out, callers: ["spiffe://coatcheck.example/payments"], actions: [detokenize], profiles: [card], purposes: [charge], reveal: FULL}
+  - {name: rare, callers: ["spiffe://coatcheck.example/payments"], actions: [detokenize], profiles: [card], purposes: [refund], reveal: FULL, notify: true}
+  - {name: keys, callers: ["spiffe://coatcheck.example/admin"], actions: [list-keys], notify: true}
+`})
+	payments := coatcheckv1.NewTokenizationServiceClient(in.As(t, "payments"))
+	batch := reveals(t, in, 3)
+	one := func(purpose string) *coatcheckv1.DetokenizeRequest {
+		return &coatcheckv1.DetokenizeRequest{Token: batch.GetItems()[0].GetToken(), Purpose: purpose}
+	}
+	batch.Items[1] = one("refund")
+	if _, err := payments.BatchDetokenize(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	for purpose, want := range map[string]codes.Code{"charge": codes.OK, "refund": codes.OK, "support": codes.PermissionDenied} {
+		if _, err := payments.Detokenize(t.Context(), one(purpose)); status.Code(err) != want {
+			t.Errorf("%s: %v", purpose, err)
+		}
+	}
+	if _, err := coatcheckv1.NewKeyServiceClient(in.As(t, "admin")).ListKeys(t.Context(), &coatcheckv1.ListKeysRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	found := alerted(t, in)
+	if len(found) != 3 {
+		t.Fatalf("events with alerts: %v", found)
+	}
+	for i, want := range []string{"/coatcheck.v1.TokenizationService/BatchDetokenize", "/coatcheck.v1.TokenizationService/Detokenize", "/coatcheck.v1.KeyService/ListKeys"} {
+		if kinds := found[i]["alerts"].([]any); found[i]["method"] != want || len(kinds) != 1 || kinds[0] != "NOTIFY" {
+			t.Errorf("event %d: %v", i, found[i])
+		}
+	}
+	for i, item := range found[0]["items"].([]any) {
+		if _, ok := item.(map[string]any)["alert"]; ok != (i == 1) {
+			t.Errorf("item %d: %v", i, item)
+		}
+	}
+}

@@ -96,6 +96,9 @@ func (c *call) decide(d policy.Decision) error {
 		c.event.Decision = audit.Deny
 		return denial(d)
 	}
+	if d.Duties().Notify() {
+		c.alert(audit.AlertNotify)
+	}
 	return nil
 }
 

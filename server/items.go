@@ -89,6 +89,7 @@ func (d *deed) stated(reason string) {
 //
 //go:noinline so that what it needs of the stack isn't there while the deed is done
 func (c *call) tell(d *deed, err error) error {
+	d.notify()
 	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
 	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
 	c.alert(d.Alert)
@@ -112,6 +113,7 @@ func (c *call) tellAll(deeds []deed) {
 	}
 	items := c.items
 	for i := range deeds {
+		deeds[i].notify()
 		c.alert(items[i].Alert)
 		if err := deeds[i].err; err != nil {
 			r := refuse(err)

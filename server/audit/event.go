@@ -86,7 +86,7 @@ const (
 const (
 	AlertHoneytoken = "HONEYTOKEN" // a token was used that nobody has a reason to use
 	AlertBurst      = "BURST"      // far more is revealed to the caller than usual
-	AlertNotify     = "NOTIFY"     // the rule that allowed it asks for an alert
+	AlertNotify     = "NOTIFY"     // a rule of the policy asks for it
 )
 
 // Version is the version of the schema, the field v of every event.
