@@ -61,7 +61,7 @@ func (t *tokens) GetToken(ctx context.Context, req *coatcheckv1.GetTokenRequest)
 	if err != nil {
 		return nil, err
 	}
-	info, err := t.tokenizer.Get(ctx, DefaultNamespace, ref)
+	info, err := t.tokenizer.Get(ctx, DefaultNamespace, ref, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRe
 	if len(paths) == 0 {
 		return nil, errUpdateMask
 	}
-	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, &c.unit)
+	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, nil, &c.unit)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (t *tokens) turn(ctx context.Context, token, profile, reason string, state 
 	if err != nil {
 		return nil, err
 	}
-	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, tokenizer.Change{State: &state}, &c.unit)
+	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, tokenizer.Change{State: &state}, nil, &c.unit)
 	return tokenMessage(info), err
 }
 
@@ -214,7 +214,7 @@ func (t *tokens) DeleteToken(ctx context.Context, req *coatcheckv1.DeleteTokenRe
 	if err != nil {
 		return nil, err
 	}
-	return &coatcheckv1.DeleteTokenResponse{}, t.tokenizer.Delete(ctx, DefaultNamespace, ref, &c.unit)
+	return &coatcheckv1.DeleteTokenResponse{}, t.tokenizer.Delete(ctx, DefaultNamespace, ref, nil, &c.unit)
 }
 
 // ImportTokens takes tokens over from elsewhere.

@@ -96,6 +96,12 @@ type DetokenizeRequest struct {
 	Reference
 	Form Form
 
+	// Judge, if it isn't nil, is asked once the token is found, before a use of it is
+	// counted, or is told what has become of it. It returns the form to give, or why
+	// the request is refused, which is the error of its result. A request that is
+	// refused is no use of the token.
+	Judge func(*Facts) (Form, error)
+
 	// RedemptionID, if it isn't "", makes the request one use with the others that
 	// have the same, where uses are counted.
 	RedemptionID string
@@ -113,8 +119,8 @@ type DetokenizeResult struct {
 // to the unit, which may turn out to be refused with ErrConflict. The result may
 // leave the process only when the event that tells of it is durable.
 //
-// Errors: ErrTokenNotFound, ErrInvalidToken, ErrNoPart, ErrInvalidRedemption,
-// ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
+// Errors: ErrTokenNotFound, ErrInvalidToken, ErrNoPart,
+// ErrInvalidRedemption, that of Judge, ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
 // keystore.ErrKeySpent, that of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req DetokenizeRequest, unit *Unit) (DetokenizeResult, error) {
 	results, err := t.DetokenizeAll(ctx, namespace, []DetokenizeRequest{req}, MaxValue, unit)
@@ -167,7 +173,16 @@ type detokenizing struct {
 // one answers a request. The error is one that concerns all.
 func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeResult, err error) {
 	p := d.t.profiles[req.Profile.Name]
-	value, err := d.value(p, req, f)
+	if f.Err != nil && (p.Mode != FPE || !errors.Is(f.Err, errNotIndexed)) {
+		return DetokenizeResult{Err: f.Err}, nil
+	}
+	form := req.Form
+	if req.Judge != nil {
+		if form, err = req.Judge(d.facts(f)); err != nil {
+			return DetokenizeResult{Err: err}, nil
+		}
+	}
+	value, err := d.value(p, req, form, f)
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, keystore.ErrKeySpent) {
 		return result, err
 	}
@@ -175,33 +190,31 @@ func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeR
 		return DetokenizeResult{Err: err}, nil
 	}
 	defer clear(value)
-	shown, err := p.show(value, req.Form)
+	shown, err := p.show(value, form)
 	if d.room -= len(shown.Reveal()); d.room < 0 {
 		return DetokenizeResult{Err: ErrNoRoom}, nil
 	}
-	return DetokenizeResult{Value: shown, Binary: p.dataType.Binary() && req.Form == Full, Err: err}, nil
+	return DetokenizeResult{Value: shown, Binary: p.dataType.Binary() && form == Full, Err: err}, nil
 }
 
-// value returns the value of a token in its normal form.
-func (d *detokenizing) value(p *profile, req *DetokenizeRequest, f *Found) ([]byte, error) {
+// value returns the value of a token that was found, or of which nothing is stored,
+// in its normal form.
+func (d *detokenizing) value(p *profile, req *DetokenizeRequest, form Form, f *Found) ([]byte, error) {
 	if d.room < 0 {
 		return nil, ErrNoRoom
 	}
 	if len(req.RedemptionID) > MaxRedemptionID {
 		return nil, &InputError{ErrInvalidRedemption, "is longer than 128 bytes"}
 	}
-	if p.Mode == FPE && errors.Is(f.Err, errNotIndexed) {
+	if f.Err != nil { // of the mode FPE
 		block, err := d.fpeKey(p)
 		if err != nil {
 			return nil, err
 		}
 		return p.fpe.decipher(nil, block, string(req.token))
 	}
-	if f.Err != nil {
-		return nil, f.Err
-	}
-	if f.Record.MaxUses > 0 && req.Form != Masked {
-		return d.use(p, req, f.Record)
+	if f.Record.MaxUses > 0 && form != Masked {
+		return d.use(p, req, form, f.Record)
 	}
 	if err := usable(f.Record.stateAt(d.now)); err != nil {
 		return nil, err

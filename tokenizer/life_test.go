@@ -316,7 +316,7 @@ func TestRevokeAndRestore(t *testing.T) {
 		}
 		var info tokenizer.TokenInfo
 		err = k.attempt(t.Context(), func(unit *tokenizer.Unit) (err error) {
-			info, err = k.Update(t.Context(), namespace, ref, tokenizer.Change{State: &state}, unit)
+			info, err = k.Update(t.Context(), namespace, ref, tokenizer.Change{State: &state}, nil, unit)
 			return err
 		})
 		if err != nil {

@@ -48,34 +48,39 @@ func (r *reader) info(o *opened, now time.Time) (TokenInfo, error) {
 	return info, nil
 }
 
-// findOne looks a token up and opens its record.
-func (r *reader) findOne(ctx context.Context, ref Reference) (*opened, error) {
-	f, err := r.findRecord(ctx, ref)
+// findOne looks a token up, has it judged and opens its record.
+func (r *reader) findOne(ctx context.Context, ref Reference, judge func(*Facts) error) (*opened, error) {
+	f, err := r.findRecord(ctx, ref, judge)
 	if err != nil {
 		return nil, err
 	}
 	return r.open(f)
 }
 
-// findRecord looks a token up.
-func (r *reader) findRecord(ctx context.Context, ref Reference) (record Record, err error) {
+// findRecord looks a token up and has it judged.
+func (r *reader) findRecord(ctx context.Context, ref Reference, judge func(*Facts) error) (record Record, err error) {
 	err = r.find(ctx, []*Reference{&ref}, func(_ int, f *Found) error {
 		record = f.Record
-		return f.Err
+		if f.Err != nil || judge == nil {
+			return f.Err
+		}
+		return judge(r.facts(f))
 	})
 	return record, err
 }
 
-// Get returns what is known of a token, whatever has become of it.
+// Get returns what is known of a token, whatever has become of it. judge, if it isn't
+// nil, is asked once the token is found, before anything else is told of it; if it
+// returns an error, that is how Get ends.
 //
-// Errors: ErrTokenNotFound, ErrSubjectErased, ErrDamaged, ErrUnavailable, that of
-// keystore.Keystore.Keyring, or that of ctx.
-func (t *Tokenizer) Get(ctx context.Context, namespace string, ref Reference) (TokenInfo, error) {
+// Errors: ErrTokenNotFound, that of judge, ErrSubjectErased,
+// ErrDamaged, ErrUnavailable, that of keystore.Keystore.Keyring, or that of ctx.
+func (t *Tokenizer) Get(ctx context.Context, namespace string, ref Reference, judge func(*Facts) error) (TokenInfo, error) {
 	r, err := t.reader(ctx, namespace)
 	if err != nil {
 		return TokenInfo{}, err
 	}
-	o, err := r.findOne(ctx, ref)
+	o, err := r.findOne(ctx, ref, judge)
 	if err != nil {
 		return TokenInfo{}, err
 	}
@@ -91,16 +96,17 @@ type Change struct {
 }
 
 // Update changes a token that is active or revoked, and returns what is known of
-// it then. What is to be written is added to the unit, if anything is.
+// it then. What is to be written is added to the unit, if anything is. judge is as for
+// Get.
 //
 // Errors: ErrInvalidMetadata, ErrInvalidTTL, ErrExpired, ErrSpent,
 // keystore.ErrKeySpent, and those of Get.
-func (t *Tokenizer) Update(ctx context.Context, namespace string, ref Reference, change Change, unit *Unit) (TokenInfo, error) {
+func (t *Tokenizer) Update(ctx context.Context, namespace string, ref Reference, change Change, judge func(*Facts) error, unit *Unit) (TokenInfo, error) {
 	r, err := t.reader(ctx, namespace)
 	if err != nil {
 		return TokenInfo{}, err
 	}
-	o, err := r.findOne(ctx, ref)
+	o, err := r.findOne(ctx, ref, judge)
 	if err != nil {
 		return TokenInfo{}, err
 	}
@@ -181,15 +187,16 @@ func (r *reader) reschedule(ctx context.Context, before Record, expires time.Tim
 	return claims, nil
 }
 
-// Delete adds to the unit what deletes a token with all that is behind it.
+// Delete adds to the unit what deletes a token with all that is behind it. judge is
+// as for Get.
 //
 // Errors: keystore.ErrKeySpent, and those of Get but ErrSubjectErased.
-func (t *Tokenizer) Delete(ctx context.Context, namespace string, ref Reference, unit *Unit) error {
+func (t *Tokenizer) Delete(ctx context.Context, namespace string, ref Reference, judge func(*Facts) error, unit *Unit) error {
 	r, err := t.reader(ctx, namespace)
 	if err != nil {
 		return err
 	}
-	record, err := r.findRecord(ctx, ref)
+	record, err := r.findRecord(ctx, ref, judge)
 	if err != nil {
 		return err
 	}

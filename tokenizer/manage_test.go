@@ -25,14 +25,14 @@ func TestGetAndUpdate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info, err := k.Get(t.Context(), namespace, ref)
+	info, err := k.Get(t.Context(), namespace, ref, nil)
 	if err != nil || info.Token != made.Token || info.Profile != "note" || info.Subject != "customer-1" || info.MaxUses != 5 || info.Uses != 0 ||
 		info.State != tokenizer.Active || !maps.Equal(info.Metadata, req.Metadata) || !info.Expires.Equal(made.Expires) || info.Imported {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	update := func(change tokenizer.Change) (info tokenizer.TokenInfo, err error) {
 		err = k.attempt(t.Context(), func(unit *tokenizer.Unit) (err error) {
-			info, err = k.Update(t.Context(), namespace, ref, change, unit)
+			info, err = k.Update(t.Context(), namespace, ref, change, nil, unit)
 			return err
 		})
 		return info, err
@@ -42,7 +42,7 @@ func TestGetAndUpdate(t *testing.T) {
 	if err != nil || !maps.Equal(info.Metadata, labels) || info.Expires.Before(now.now.Add(ttl)) {
 		t.Fatalf("%+v, %v", info, err)
 	}
-	if again, err := k.Get(t.Context(), namespace, ref); err != nil || !maps.Equal(again.Metadata, labels) || !again.Expires.Equal(info.Expires) {
+	if again, err := k.Get(t.Context(), namespace, ref, nil); err != nil || !maps.Equal(again.Metadata, labels) || !again.Expires.Equal(info.Expires) {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	now.pass(2 * time.Hour) // later than it would have expired at first
@@ -291,7 +291,7 @@ func TestImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info, err := k.Get(t.Context(), namespace, ref); err != nil || !info.Imported {
+		if info, err := k.Get(t.Context(), namespace, ref, nil); err != nil || !info.Imported {
 			t.Fatalf("%+v, %v", info, err)
 		}
 		if again, err := k.make(t, with(profile, "x", "old-1")); err != nil || !again.Reused {

@@ -376,7 +376,7 @@ func (k kit) remove(t testing.TB, token tokenizer.Token, profile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.attempt(t.Context(), func(unit *tokenizer.Unit) error { return k.Delete(t.Context(), namespace, ref, unit) }); err != nil {
+	if err := k.attempt(t.Context(), func(unit *tokenizer.Unit) error { return k.Delete(t.Context(), namespace, ref, nil, unit) }); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -19,7 +19,7 @@ type usage struct {
 
 // use counts a use of a token, or finds it to be the repetition of one that
 // counted, and returns the value.
-func (d *detokenizing) use(p *profile, req *DetokenizeRequest, record Record) ([]byte, error) {
+func (d *detokenizing) use(p *profile, req *DetokenizeRequest, form Form, record Record) ([]byte, error) {
 	u := d.used[record.ID]
 	if u == nil {
 		u = &usage{before: record}
@@ -42,7 +42,7 @@ func (d *detokenizing) use(p *profile, req *DetokenizeRequest, record Record) ([
 	if len(u.value) == 0 {
 		return nil, fmt.Errorf("%w: record %d is active and has no value", ErrDamaged, record.ID)
 	}
-	shown, err := p.show(u.value, req.Form)
+	shown, err := p.show(u.value, form)
 	if err != nil {
 		return nil, err // what can't be shown is no use
 	}
