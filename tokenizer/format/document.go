@@ -26,7 +26,7 @@ func configureDocument(row dataType, o TypeOptions) (*dataType, *OptionError) {
 		example[i] = p.Alphabet[i%len(p.Alphabet)]
 	}
 	row.normalize = d.normalize
-	row.example = string(example)
+	row.example, row.sample = string(example), d.sample
 	if digits {
 		row.least, row.most = len(example), len(example)
 	}

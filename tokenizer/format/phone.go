@@ -107,6 +107,7 @@ func configurePhone(row dataType, o TypeOptions) (*dataType, *OptionError) {
 		return nil, &OptionError{"region", "is no two-letter code of ISO 3166-1, in capitals, of a region with phone numbers, such as US or GB"}
 	}
 	row.normalize = func(dst []byte, raw string) ([]byte, error) { return normalizePhone(dst, raw, home) }
+	row.sample = samplePhone(home)
 	return &row, nil
 }
 

@@ -46,8 +46,9 @@ type dataType struct {
 	parts      []Part
 	appendPart func(dst, value []byte, p Part) ([]byte, bool)
 
-	example     string // raw
-	least, most int    // digits
+	example     string        // raw
+	sample      func() string // raw; nil for the example, and it needn't be good each time
+	least, most int           // digits
 	luhn        bool
 	ephemeral   bool
 	binary      bool
