@@ -119,7 +119,7 @@ type DetokenizeResult struct {
 // to the unit, which may turn out to be refused with ErrConflict. The result may
 // leave the process only when the event that tells of it is durable.
 //
-// Errors: ErrTokenNotFound, ErrInvalidToken, ErrNoPart,
+// Errors: ErrTokenNotFound, ErrHoneytoken, ErrInvalidToken, ErrNoPart,
 // ErrInvalidRedemption, that of Judge, ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
 // keystore.ErrKeySpent, that of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req DetokenizeRequest, unit *Unit) (DetokenizeResult, error) {
@@ -275,7 +275,8 @@ func usable(s State) error {
 var errNotIndexed = fmt.Errorf("%w: not in the index", ErrTokenNotFound)
 
 // find looks tokens up and hands on what is found with its place. The error of one
-// that is not there, or not of what it claims to be, is ErrTokenNotFound.
+// that is not there, or not of what it claims to be, is ErrTokenNotFound, and that of
+// a honeytoken, which is found all the same, ErrHoneytoken.
 func (r *reader) find(ctx context.Context, refs []*Reference, do func(i int, f *Found) error) error {
 	ids := make([]uint64, len(refs))
 	var one [1][4]byte
@@ -337,7 +338,7 @@ func (r *reader) match(f *Found, ref *Reference, check [4]byte) error {
 		sealed != (ref.version != 0), sealed && record.Check != check:
 		return ErrTokenNotFound
 	case sealed:
-		return nil
+		return r.planted(record)
 	}
 	// Whoever can write to the store could have the index point elsewhere.
 	token, err := record.token(r.ring)
@@ -347,7 +348,7 @@ func (r *reader) match(f *Found, ref *Reference, check [4]byte) error {
 	if token != ref.token {
 		return fmt.Errorf("%w: the index points to the record of another token", ErrDamaged)
 	}
-	return nil
+	return r.planted(record)
 }
 
 // openID deciphers a token that is a sealed id.

@@ -74,6 +74,9 @@ func (r *reader) remove(ctx context.Context, record Record, unit *Unit) error {
 	if record.Subject != 0 {
 		keys = append(keys, ownedKey(record.Namespace, record.Subject, record.ID))
 	}
+	if record.Honeytoken {
+		keys = append(keys, honeytokenKey(&record))
+	}
 	if !record.Expires.IsZero() {
 		keys = append(keys, dueKey(record.Namespace, record.Expires, dueRecord, idValue(record.ID)))
 		keys = append(keys, dueKey(record.Namespace, record.Expires.Add(ExpiredKept), dueRecord, idValue(record.ID)))
@@ -94,7 +97,7 @@ func (r *reader) remove(ctx context.Context, record Record, unit *Unit) error {
 		return err
 	}
 	kept := record
-	kept.State, kept.Subject = Deleted, 0
+	kept.State, kept.Subject, kept.Honeytoken = Deleted, 0, false
 	if err := kept.seal(r.ring, nil, nil, nil, token, nil); err != nil {
 		return err
 	}

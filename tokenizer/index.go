@@ -17,6 +17,7 @@ import (
 //	subject      the record of a subject
 //	idempotency  what a call with an idempotency key was answered with
 //	owned        the records of a subject: their ids stand in the key
+//	honeytoken   the honeytokens of a profile: their ids stand in the key
 //	due          what is to be done at a time: see sweep.go
 //
 // Two more are no way to a record of a token: see declare.go and Signer. All
@@ -31,6 +32,7 @@ const (
 	subjectClaim     claimKind = 's'
 	idempotencyClaim claimKind = 'i'
 	ownedClaim       claimKind = 'o'
+	honeytokenClaim  claimKind = 'h'
 	dueClaim         claimKind = 'x'
 )
 

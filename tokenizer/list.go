@@ -108,9 +108,13 @@ func (r *reader) pageOf(ctx context.Context, req ListRequest, after uint64) ([]u
 		}
 		return nil, 0, err
 	}
-	prefix := ownedPrefix(r.ring.Namespace(), s.id)
+	return r.pageUnder(ctx, ownedPrefix(r.ring.Namespace(), s.id), after, req.Limit)
+}
+
+// pageUnder is page for the records whose ids stand behind a prefix of the index.
+func (r *reader) pageUnder(ctx context.Context, prefix []byte, after uint64, limit int) ([]uint64, uint64, error) {
 	from := binary.BigEndian.AppendUint64(prefix[:len(prefix):len(prefix)], after)
-	claims, err := r.t.store.Claims(ctx, prefix, from, req.Limit)
+	claims, err := r.t.store.Claims(ctx, prefix, from, limit)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -123,7 +127,7 @@ func (r *reader) pageOf(ctx context.Context, req ListRequest, after uint64) ([]u
 		next = binary.BigEndian.Uint64(c.Key[len(prefix):])
 		ids = append(ids, next)
 	}
-	if len(claims) < req.Limit {
+	if len(claims) < limit {
 		next = 0
 	}
 	return ids, next, nil

@@ -73,7 +73,7 @@ func (r *reader) findRecord(ctx context.Context, ref Reference, judge func(*Fact
 // nil, is asked once the token is found, before anything else is told of it; if it
 // returns an error, that is how Get ends.
 //
-// Errors: ErrTokenNotFound, that of judge, ErrSubjectErased,
+// Errors: ErrTokenNotFound, ErrHoneytoken, that of judge, ErrSubjectErased,
 // ErrDamaged, ErrUnavailable, that of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Get(ctx context.Context, namespace string, ref Reference, judge func(*Facts) error) (TokenInfo, error) {
 	r, err := t.reader(ctx, namespace)
@@ -293,13 +293,13 @@ func (r *reader) lookedUp(ctx context.Context, content []byte) (ids []uint64, er
 	return ids[:min(len(ids), 2*MaxFound)], nil
 }
 
-// infoIf returns what is known of the token of a record, if it is there and
-// wanted.
+// infoIf returns what is known of the token of a record, if it is there, no
+// honeytoken, and wanted.
 func (r *reader) infoIf(f *Found, wanted func(*opened) bool) (info TokenInfo, ok bool, err error) {
 	if f.Err != nil {
 		return TokenInfo{}, false, f.Err
 	}
-	if f.Record.State == Deleted {
+	if f.Record.State == Deleted || f.Record.Honeytoken {
 		return TokenInfo{}, false, nil
 	}
 	o, err := r.open(f.Record)

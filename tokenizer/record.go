@@ -28,6 +28,7 @@ type Record struct {
 	Check        [4]byte   // random; a token that is a sealed id has to match it
 	State        State
 	Imported     bool   // its token was made elsewhere
+	Honeytoken   bool   // see honeytoken.go; never of an imported one
 	Subject      uint64 // the record of the subject whose secret it is sealed under too; 0 if none
 	MaxUses      uint32 // how often it may be revealed; 0 stands for no bound
 	Uses         uint32 // how often it has been, where there is a bound
@@ -86,8 +87,11 @@ const MaxValue = 1 << 20
 // header, with room.
 const maxRecord = MaxValue + 1<<16
 
-// imported is a bit of the flags of a stored record.
-const imported = 1
+// Flags of a stored record, of which it has one at most.
+const (
+	imported   = 1
+	honeytoken = 2
+)
 
 // AppendBinary appends the stored form of the record, without its id, which is
 // the key under which it is stored:
@@ -100,12 +104,12 @@ const imported = 1
 //
 // A legacy record, of format 1, lacks the third and the last line. Times are in
 // Unix seconds, 0 for never; integers of fixed size are big endian; flag 1 is
-// Imported. It fails for a record that ParseRecord would refuse.
+// Imported, 2 is Honeytoken. It fails for a record that ParseRecord would refuse.
 func (r Record) AppendBinary(dst []byte) ([]byte, error) {
 	if len(r.Namespace) > 255 || len(r.Profile) > 255 || len(r.Value)+len(r.Details)+len(r.Token) > maxRecord-1024 {
 		return dst, fmt.Errorf("tokenizer: record %d is too large to be stored", r.ID)
 	}
-	if r.State > Deleted || r.expires() < 0 || (r.Legacy && !r.plain()) {
+	if r.State > Deleted || r.expires() < 0 || (r.Legacy && !r.plain()) || r.Imported && r.Honeytoken {
 		return dst, fmt.Errorf("tokenizer: record %d has no stored form", r.ID)
 	}
 	dst = append(dst, r.format())
@@ -138,7 +142,10 @@ func (r *Record) format() byte {
 }
 
 func (r *Record) flags() byte {
-	if r.Imported {
+	switch {
+	case r.Honeytoken:
+		return honeytoken
+	case r.Imported:
 		return imported
 	}
 	return 0
@@ -154,7 +161,7 @@ func (r *Record) expires() int64 {
 
 // plain says whether a record has nothing that a legacy one can't have.
 func (r *Record) plain() bool {
-	return r.State == Active && !r.Imported && r.Expires.IsZero() && r.Subject == 0 && r.MaxUses == 0 && r.Uses == 0 && len(r.Token) == 0
+	return r.State == Active && !r.Imported && !r.Honeytoken && r.Expires.IsZero() && r.Subject == 0 && r.MaxUses == 0 && r.Uses == 0 && len(r.Token) == 0
 }
 
 // ParseRecord reads the stored form of the record with the id. The result
@@ -191,8 +198,8 @@ func ParseRecord(id uint64, b []byte) (Record, error) {
 // life takes what a legacy record lacks.
 func (p *parser) life(r *Record) {
 	marks := p.take(2)
-	r.State, r.Imported = State(marks[0]), marks[1] == imported
-	if r.State > Deleted || marks[1] > imported {
+	r.State, r.Imported, r.Honeytoken = State(marks[0]), marks[1] == imported, marks[1] == honeytoken
+	if r.State > Deleted || marks[1] > honeytoken {
 		p.bad = true
 	}
 	if at := p.uvarint(); at > maxTime {
@@ -235,7 +242,7 @@ func (r Record) SameOrigin(o Record) bool {
 // Equal says whether two records are the same.
 func (r Record) Equal(o Record) bool {
 	return r.SameOrigin(o) && r.KeyVersion == o.KeyVersion && r.Legacy == o.Legacy && r.State == o.State &&
-		r.Imported == o.Imported && r.Expires.Equal(o.Expires) && r.Subject == o.Subject &&
+		r.Imported == o.Imported && r.Honeytoken == o.Honeytoken && r.Expires.Equal(o.Expires) && r.Subject == o.Subject &&
 		r.MaxUses == o.MaxUses && r.Uses == o.Uses &&
 		bytes.Equal(r.Value, o.Value) && bytes.Equal(r.Details, o.Details) && bytes.Equal(r.Token, o.Token)
 }

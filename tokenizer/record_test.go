@@ -106,6 +106,7 @@ func TestRecordsOfOtherFormsAreDamaged(t *testing.T) {
 		"a later format":     append([]byte{3}, stored[1:]...),
 		"a byte more":        append(bytes.Clone(stored), 0),
 		"a padded length":    bytes.Replace(stored, []byte("\x07default"), []byte("\x87\x00default"), 1),
+		"two flags":          bytes.Replace(stored, []byte{byte(Spent), imported}, []byte{byte(Spent), imported | honeytoken}, 1),
 		"a length too large": bytes.Replace(stored, []byte("\x03cvv"), []byte("\xffcvv"), 1),
 	} {
 		if _, err := ParseRecord(1, b); !errors.Is(err, ErrDamaged) {
@@ -116,6 +117,32 @@ func TestRecordsOfOtherFormsAreDamaged(t *testing.T) {
 		if _, err := ParseRecord(1, stored[:n]); !errors.Is(err, ErrDamaged) {
 			t.Errorf("cut to %d bytes: %v, want ErrDamaged", n, err)
 		}
+	}
+}
+
+// The flag of a honeytoken is bound to what is sealed, and no imported record has it.
+func TestHoneytokenFlag(t *testing.T) {
+	r := golden
+	r.Imported, r.Honeytoken = false, true
+	stored, err := r.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed, err := ParseRecord(r.ID, stored); err != nil || !parsed.Equal(r) || parsed.Imported {
+		t.Errorf("%+v, %v", parsed, err)
+	}
+	plain := r
+	plain.Honeytoken = false
+	if r.Equal(plain) || bytes.Equal(r.additionalData(nil, partDetails), plain.additionalData(nil, partDetails)) {
+		t.Error("the flag is not bound")
+	}
+	r.Imported = true
+	if _, err := r.AppendBinary(nil); err == nil {
+		t.Error("imported, and a honeytoken")
+	}
+	plain.Legacy, plain.Honeytoken = true, true
+	if _, err := plain.AppendBinary(nil); err == nil {
+		t.Error("a honeytoken of the legacy form")
 	}
 }
 

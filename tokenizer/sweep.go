@@ -191,7 +191,7 @@ func (s *sweeping) record(ctx context.Context, d due, f *Found) error {
 	var err error
 	expired := r.stateAt(s.now) == Expired
 	switch {
-	case expired && !s.now.Before(r.Expires.Add(ExpiredKept)):
+	case expired && (r.Honeytoken || !s.now.Before(r.Expires.Add(ExpiredKept))):
 		err = s.expire(ctx, r, &unit)
 	case expired && r.State != Expired, r.State == Spent && len(r.Value) > 0:
 		err = s.shredRecord(ctx, r, expired, &unit)

@@ -512,7 +512,7 @@ func (it *item) useAgain(o *opened, state State, by way) error {
 func (it *item) takeOver(o *opened, state State, token Token, by way) error {
 	usable := state == Active || state == Revoked
 	switch {
-	case by == byToken && (!usable || !it.same(o)):
+	case by == byToken && (!usable || o.Honeytoken || !it.same(o)):
 		return ErrTokenTaken
 	case by == byValue && (state == Spent || usable && token != it.req.Import):
 		return ErrHasToken
