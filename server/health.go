@@ -92,6 +92,7 @@ func (h *componentHealth) check(ctx context.Context) {
 	h.SetServingStatus("", all)
 	h.SetServingStatus(coatcheckv1.TokenizationService_ServiceDesc.ServiceName, all)
 	h.SetServingStatus(coatcheckv1.TokenService_ServiceDesc.ServiceName, all)
+	h.SetServingStatus(coatcheckv1.HoneytokenService_ServiceDesc.ServiceName, all)
 	h.SetServingStatus(coatcheckv1.KeyService_ServiceDesc.ServiceName, keyless)
 }
 

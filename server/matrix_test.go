@@ -199,6 +199,31 @@ var matrix = map[string]struct {
 			return err
 		},
 	},
+	coatcheckv1.HoneytokenService_CreateHoneytoken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewHoneytokenServiceClient(conn).CreateHoneytoken(ctx, &coatcheckv1.CreateHoneytokenRequest{Profile: "card"})
+			return err
+		},
+	},
+	coatcheckv1.HoneytokenService_ListHoneytokens_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewHoneytokenServiceClient(conn).ListHoneytokens(ctx, &coatcheckv1.ListHoneytokensRequest{Profile: "card"})
+			return err
+		},
+	},
+	coatcheckv1.HoneytokenService_DeleteHoneytoken_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, token string) error {
+			// The token is none, so that it stays.
+			_, err := coatcheckv1.NewHoneytokenServiceClient(conn).DeleteHoneytoken(ctx, &coatcheckv1.DeleteHoneytokenRequest{Token: token})
+			if reason(err) == "TOKEN_NOT_FOUND" {
+				return nil
+			}
+			return err
+		},
+	},
 	coatcheckv1.KeyService_ListKeys_FullMethodName: {
 		allowed: []string{"admin"},
 		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {

@@ -63,6 +63,10 @@ var methods = map[string]method{
 	coatcheckv1.TokenService_ImportTokens_FullMethodName: {action: "import-tokens", kind: policy.ProfileAction, token: true},
 	coatcheckv1.TokenService_ExportTokens_FullMethodName: {action: "export-tokens", kind: policy.ProfileAction, values: true, stream: true},
 
+	coatcheckv1.HoneytokenService_CreateHoneytoken_FullMethodName: {action: "create-honeytoken", kind: policy.ProfileAction},
+	coatcheckv1.HoneytokenService_ListHoneytokens_FullMethodName:  {action: "list-honeytokens", kind: policy.ProfileAction},
+	coatcheckv1.HoneytokenService_DeleteHoneytoken_FullMethodName: {action: "delete-honeytoken", kind: policy.ProfileAction},
+
 	coatcheckv1.KeyService_ListKeys_FullMethodName:  {action: "list-keys", kind: policy.PlainAction},
 	coatcheckv1.KeyService_RotateKey_FullMethodName: {action: "rotate-key", kind: policy.PlainAction},
 	coatcheckv1.KeyService_Rewrap_FullMethodName:    {action: "rewrap", kind: policy.PlainAction},

@@ -23,9 +23,9 @@ func TestVainActions(t *testing.T) {
 	}{
 		"stored":   {tokenizer.Profile{Type: "ssn"}, "lookup-token"},
 		"look-ups": {tokenizer.Profile{Type: "ssn", Lookup: true}, ""},
-		"fpe":      {tokenizer.Profile{Type: "ssn", Mode: tokenizer.FPE}, "delete-token export-tokens get-token import-tokens list-tokens restore-token revoke-token update-token"},
+		"fpe":      {tokenizer.Profile{Type: "ssn", Mode: tokenizer.FPE}, "create-honeytoken delete-honeytoken delete-token export-tokens get-token import-tokens list-honeytokens list-tokens restore-token revoke-token update-token"},
 		"one-way": {tokenizer.Profile{Type: "ssn", Mode: tokenizer.OneWay},
-			"delete-token detokenize export-tokens get-token import-tokens list-tokens lookup-token restore-token revoke-token update-token"},
+			"create-honeytoken delete-honeytoken delete-token detokenize export-tokens get-token import-tokens list-honeytokens list-tokens lookup-token restore-token revoke-token update-token"},
 		"verification values": {tokenizer.Profile{Type: "card-verification", TTL: time.Minute, MaxUses: 1}, "export-tokens import-tokens lookup-token"},
 	} {
 		if got := strings.Join(slices.Sorted(maps.Keys(about(row.p).Vain)), " "); got != row.want {

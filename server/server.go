@@ -165,7 +165,9 @@ func New(cfg Config) (*Server, error) {
 	service := &tokenization{tokenizer: cfg.Tokenizer, server: s}
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, service)
-	coatcheckv1.RegisterTokenServiceServer(services, &tokens{tokenization: service})
+	after := &tokens{tokenization: service}
+	coatcheckv1.RegisterTokenServiceServer(services, after)
+	coatcheckv1.RegisterHoneytokenServiceServer(services, &honeytokens{tokens: after})
 	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})

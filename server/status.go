@@ -85,6 +85,7 @@ var refusals = []refusal{
 	{err: errRequest, code: codes.InvalidArgument, reason: "INVALID_REQUEST", message: "the message can't be decoded"},
 	{err: tokenizer.ErrUnknownProfile, code: codes.InvalidArgument, reason: "UNKNOWN_PROFILE", field: "profile", message: "no such profile"},
 	{err: tokenizer.ErrInvalidValue, code: codes.InvalidArgument, reason: "INVALID_VALUE", field: "value", message: "the value is not of the profile's type"},
+	{err: tokenizer.ErrInvalidNote, code: codes.InvalidArgument, reason: "INVALID_NOTE", field: "note", message: "the note is malformed"},
 	{err: tokenizer.ErrInvalidMetadata, code: codes.InvalidArgument, reason: "INVALID_METADATA", field: "metadata", message: "the metadata is malformed"},
 	{err: tokenizer.ErrInvalidToken, code: codes.InvalidArgument, reason: "INVALID_TOKEN", field: "token", message: "not a token: mistyped, cut short or altered"},
 	{err: tokenizer.ErrProfileRequired, code: codes.InvalidArgument, reason: "PROFILE_REQUIRED", field: "profile", message: "the token doesn't name its profile, so it has to be given"},
@@ -126,6 +127,7 @@ var refusals = []refusal{
 	{err: tokenizer.ErrHasToken, code: codes.FailedPrecondition, reason: "VALUE_HAS_TOKEN", message: "the value has another token"},
 	{err: tokenizer.ErrNotExportable, code: codes.FailedPrecondition, reason: "NOT_EXPORTABLE", message: "values of the profile are not kept, or must not be kept elsewhere"},
 	{err: tokenizer.ErrNotImportable, code: codes.FailedPrecondition, reason: "NOT_IMPORTABLE", message: "values of the profile are not kept, or must not have been kept elsewhere"},
+	{err: tokenizer.ErrNoHoneytokens, code: codes.FailedPrecondition, reason: "NO_HONEYTOKENS", message: "of tokens of the profile nothing is stored, so none can be told from the others"},
 	{err: tokenizer.ErrNoLookup, code: codes.FailedPrecondition, reason: "LOOKUP_NOT_DECLARED", message: "the profile doesn't declare lookup"},
 
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},

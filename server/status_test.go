@@ -29,6 +29,7 @@ var unreachable = map[string]string{
 	"keystore.ErrOpen":         "tokenizer turns it into ErrDamaged",
 	"keystore.ErrTooLarge":     "no value is as large as that",
 	"tokenizer.ErrNotFound":    "tokenizer turns it into ErrTokenNotFound",
+	"tokenizer.ErrHoneytoken":  "is tokenizer.ErrTokenNotFound, and told as nothing else",
 	"tokenizer.ErrIDTaken":     "a defect; told as INTERNAL",
 	"tokenizer.ErrProfile":     "only when starting",
 	"tokenizer.ErrBudgetSpent": "no call draws on a budget yet",

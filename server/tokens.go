@@ -74,18 +74,26 @@ const (
 	maxPage     = 1000
 )
 
+// pageSize returns how many a page may have.
+func pageSize(asked int32) (int, error) {
+	switch {
+	case asked < 0:
+		return 0, errPageSize
+	case asked == 0:
+		return defaultPage, nil
+	}
+	return min(int(asked), maxPage), nil
+}
+
 // ListTokens tells of the tokens of a profile.
 func (t *tokens) ListTokens(ctx context.Context, req *coatcheckv1.ListTokensRequest) (*coatcheckv1.ListTokensResponse, error) {
 	c, p, err := t.within(ctx, req.GetProfile())
 	if err != nil {
 		return nil, err
 	}
-	limit := min(int(req.GetPageSize()), maxPage)
-	if limit < 0 {
-		return nil, errPageSize
-	}
-	if limit == 0 {
-		limit = defaultPage
+	limit, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
 	}
 	for {
 		page, err := t.tokenizer.List(ctx, DefaultNamespace, tokenizer.ListRequest{

@@ -58,6 +58,10 @@ rules:
     callers: ["spiffe://coatcheck.example/admin"]
     actions: [get-token, list-tokens, lookup-token, update-token, revoke-token, restore-token, delete-token, import-tokens, export-tokens]
     profiles: [card, ssn, note]
+  - name: admin-plants-honeytokens
+    callers: ["spiffe://coatcheck.example/admin"]
+    actions: [create-honeytoken, list-honeytokens, delete-honeytoken]
+    profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
     actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller]
