@@ -20,9 +20,11 @@ import (
 // Its record has a flag in the header, where each call that finds the record sees
 // it at no cost; sealed, it would have to be opened for that. So whoever steals the
 // store sees how many honeytokens there are, and which records they are. Which
-// tokens they are he can't see, as with all tokens: that takes the keys.
+// tokens they are can't be seen, as with all tokens: that takes the keys.
 //
-// Note and maker are labels of the record, sealed as labels are.
+// Note and maker are labels of the record, sealed as labels are. The flag is bound to
+// them, and they are opened where it is seen: whoever can write to the store can't make
+// a honeytoken of somebody's token.
 
 // Sentinels of honeytokens.
 var (
@@ -172,6 +174,13 @@ func (r *reader) planted(record *Record) error {
 	case record.stateAt(r.t.now()) == Expired:
 		return ErrTokenNotFound
 	}
+	labels, err := r.labelsOf(record)
+	if err == nil && len(labels) == 0 {
+		err = fmt.Errorf("%w: record %d is that of a honeytoken and has no labels", ErrDamaged, record.ID)
+	}
+	if err != nil {
+		return err
+	}
 	return ErrHoneytoken
 }
 
@@ -200,10 +209,10 @@ func (t *Tokenizer) Honeytokens(ctx context.Context, namespace, profile, page st
 	}
 	var result Honeytokens
 	err = r.each(ctx, ids, func(_ int, f *Found) error {
-		if errors.Is(f.Err, ErrNotFound) || f.Err == nil && !errors.Is(r.planted(&f.Record), ErrHoneytoken) {
-			return nil
-		}
 		h, err := r.honeytoken(f)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrTokenNotFound) {
+			return nil // it has been deleted meanwhile, or has expired
+		}
 		if errors.Is(err, ErrDamaged) {
 			result.Damaged++
 			return nil
@@ -222,9 +231,19 @@ func (t *Tokenizer) Honeytokens(ctx context.Context, namespace, profile, page st
 	return result, nil
 }
 
-// honeytoken returns what is known of a honeytoken.
+// honeytoken returns what is known of a honeytoken. One that is none, or none any
+// more, is ErrTokenNotFound.
 func (r *reader) honeytoken(f *Found) (Honeytoken, error) {
-	o, err := r.openFound(*f)
+	if f.Err != nil {
+		return Honeytoken{}, f.Err
+	}
+	switch err := r.planted(&f.Record); {
+	case err == nil:
+		return Honeytoken{}, ErrTokenNotFound
+	case !errors.Is(err, ErrHoneytoken):
+		return Honeytoken{}, err
+	}
+	o, err := r.open(f.Record)
 	if err != nil {
 		return Honeytoken{}, err
 	}

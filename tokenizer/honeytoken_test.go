@@ -350,3 +350,51 @@ func TestHoneytokensAreInNobodysWay(t *testing.T) {
 		t.Errorf("a page of honeytokens in a list of tokens: %v", err)
 	}
 }
+
+// Whoever can write to the store can't make a honeytoken of a token, or the other way
+// round, without its being noticed.
+func TestHoneytokenFlagIsBound(t *testing.T) {
+	k := withProfiles(t, tokenizer.Profile{Name: "note", Type: "text"}, tokenizer.Profile{Name: "shaped", Type: "text", Format: "uuid"})
+	for _, profile := range []string{"note", "shaped"} {
+		labelled := request(profile, "x")
+		labelled.Metadata = map[string]string{"note": "x"}
+		for name, create := range map[string]func() (tokenizer.Token, error){
+			"a token": func() (tokenizer.Token, error) {
+				made, err := k.make(t, request(profile, "x"))
+				return made.Token, err
+			},
+			"a token with labels": func() (tokenizer.Token, error) {
+				made, err := k.make(t, labelled)
+				return made.Token, err
+			},
+			"a honeytoken": func() (tokenizer.Token, error) {
+				h, err := k.plant(t, tokenizer.HoneytokenRequest{Profile: profile})
+				return h.Token, err
+			},
+		} {
+			token, err := create()
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged := k.last(t)
+			u := tokenizer.Update{Old: forged, New: forged}
+			u.New.Honeytoken = !forged.Honeytoken
+			if _, err := k.store.Commit(t.Context(), tokenizer.Unit{Updates: []tokenizer.Update{u}, Event: event}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := k.detokenize(t, namespace, token, profile); !errors.Is(err, tokenizer.ErrDamaged) {
+				t.Errorf("%s of %s: %v, want ErrDamaged", name, profile, err)
+			}
+			ref, err := k.Inspect(token, profile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := k.Get(t.Context(), namespace, ref, nil); !errors.Is(err, tokenizer.ErrDamaged) {
+				t.Errorf("Get of %s of %s: %v, want ErrDamaged", name, profile, err)
+			}
+		}
+		if page, err := k.Honeytokens(t.Context(), namespace, profile, "", 10); err != nil || len(page.Honeytokens) > 0 {
+			t.Errorf("%+v, %v", page, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,6 +35,7 @@ func TestScripts(t *testing.T) {
 			"takeport": takePort,
 			"expired":  expired,
 			"replace":  replace,
+			"serve":    serve,
 		},
 	})
 }
@@ -44,6 +47,40 @@ func takePort(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = listener.Close() })
 	ts.Setenv("ADDRESS", listener.Addr().String())
+}
+
+// serve DIR serves the instance in a directory until the script ends, and says where
+// by COATCHECK_ADDRESS.
+func serve(ts *testscript.TestScript, _ bool, args []string) {
+	cmd := exec.Command(os.Args[0], "serve", "--config", ts.MkAbs(filepath.Join(args[0], "coatcheck.yaml")))
+	cmd.Env = append(os.Environ(), runMain+"=1")
+	log, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	serving := make(chan string)
+	go func() {
+		defer close(serving)
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			if address, ok := strings.CutPrefix(lines.Text(), "coatcheck: serving on "); ok {
+				serving <- address
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	ts.Defer(func() {
+		_ = cmd.Process.Kill()
+		for range serving { // until it is gone
+		}
+	})
+	select {
+	case address, ok := <-serving:
+		if !ok {
+			ts.Fatalf("it doesn't serve")
+		}
+		ts.Setenv("COATCHECK_ADDRESS", address)
+	case <-time.After(time.Minute):
+		ts.Fatalf("it doesn't serve yet")
+	}
 }
 
 // expired writes a certificate that has expired, and its key, to the files.

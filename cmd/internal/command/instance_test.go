@@ -44,6 +44,7 @@ rules:
   - {name: in, callers: ["spiffe://coatcheck.example/checkout"], actions: [tokenize], profiles: [card, pan, once, cvv, note, blob]}
   - {name: out, callers: ["spiffe://coatcheck.example/payments"], actions: [detokenize], profiles: [card, pan, once, note, blob], purposes: [charge], reveal: FULL}
   - {name: move, callers: ["spiffe://coatcheck.example/admin"], actions: [list-tokens, revoke-token, import-tokens, export-tokens], profiles: [card, pan, once, note, blob]}
+  - {name: plant, callers: ["spiffe://coatcheck.example/admin"], actions: [create-honeytoken, list-honeytokens, delete-honeytoken], profiles: [card, pan]}
 `
 
 // instance is a real server, which can be stopped and started again, and the

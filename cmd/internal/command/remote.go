@@ -2,8 +2,6 @@ package command
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,10 +28,7 @@ func (r *remote) flags(cmd *cobra.Command) {
 
 // call calls the server.
 func (r *remote) call(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
-	if missing := r.server.Missing(); len(missing) > 0 {
-		return usageError{fmt.Errorf("%s must be given, or be in the environment: see --help", strings.Join(missing, ", "))}
-	}
-	conn, err := r.server.Dial()
+	conn, err := dial(&r.server)
 	if err != nil {
 		return err
 	}
