@@ -128,6 +128,9 @@ func TestHoneytokenFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !bytes.Contains(stored, []byte{byte(Spent), 2}) { // for ever
+		t.Errorf("the flag is another: %x", stored)
+	}
 	if parsed, err := ParseRecord(r.ID, stored); err != nil || !parsed.Equal(r) || parsed.Imported {
 		t.Errorf("%+v, %v", parsed, err)
 	}

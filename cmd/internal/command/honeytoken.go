@@ -105,7 +105,7 @@ func (h *honeytokenCommands) list() *cobra.Command {
 				return usageError{errors.New("--profile is needed")}
 			}
 			list := make([]jsonHoneytoken, 0) // not null
-			if err := h.call(cmd.Context(), func(ctx context.Context, c coatcheckv1.HoneytokenServiceClient) error {
+			if err := h.do(cmd.Context(), func(ctx context.Context, c coatcheckv1.HoneytokenServiceClient) error {
 				req := &coatcheckv1.ListHoneytokensRequest{Profile: profile}
 				for {
 					resp, err := c.ListHoneytokens(ctx, req)
