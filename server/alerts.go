@@ -1,10 +1,12 @@
 package server
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // alert adds an alert to the event, unless it is there or empty.
@@ -14,9 +16,14 @@ func (c *call) alert(kind string) {
 	}
 }
 
-// notify notes the alert that policy asks for, unless there is another.
-func (d *deed) notify() {
-	if d.Alert == "" && d.Decision == audit.Allow && d.duties.Notify() {
+// notify notes the alert that there is about a deed which has ended with err, unless
+// there is one already: a honeytoken, or what policy asks for.
+func (d *deed) notify(err error) {
+	switch {
+	case d.Alert != "":
+	case err != nil && errors.Is(err, tokenizer.ErrHoneytoken):
+		d.Alert = audit.AlertHoneytoken
+	case d.Decision == audit.Allow && d.duties.Notify():
 		d.Alert = audit.AlertNotify
 	}
 }
@@ -35,6 +42,10 @@ func (s *Server) commitEvent(c *call) error {
 	if burst {
 		c.alert(audit.AlertBurst)
 	}
+	thief, err := s.suspendThief(c)
+	if err != nil {
+		return err
+	}
 	outcome, err := s.audit.Commit(s.commits.context(), c.unit, &c.event)
 	if err != nil {
 		if n > 0 {
@@ -42,6 +53,10 @@ func (s *Server) commitEvent(c *call) error {
 		}
 		c.event.Alerts = before
 		return err
+	}
+	if thief {
+		s.suspended.set(c.event.Caller, true)
+		s.log.Warn("a caller is suspended: it used a honeytoken", "caller", c.event.Caller, "request_id", c.event.RequestID)
 	}
 	if len(c.event.Alerts) > 0 && s.alerts != nil {
 		s.alerts.Raise(s.logID, outcome.Sequence, &c.event)

@@ -85,16 +85,24 @@ func (c *call) group(p *policy.Policy) *call {
 func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
-	event.Decision, event.Rule, event.Alerts = "", "", nil
+	event.Decision, event.Rule, event.Alerts, event.AboutCaller = "", "", nil, ""
 	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, event: event}
 }
 
 // decide records a decision and returns its error, nil for one that allows.
 func (c *call) decide(d policy.Decision) error {
+	if !d.Allowed || d.Pending { // nothing that is decided here depends on a token
+		return c.judged(d, denial(d))
+	}
+	return c.judged(d, nil)
+}
+
+// judged records a decision, and why it denies, if it does, which it returns.
+func (c *call) judged(d policy.Decision, err error) error {
 	c.event.Decision, c.event.Rule = audit.Allow, d.Rule
-	if !d.Allowed || d.Pending {
+	if err != nil {
 		c.event.Decision = audit.Deny
-		return denial(d)
+		return err
 	}
 	if d.Duties().Notify() {
 		c.alert(audit.AlertNotify)

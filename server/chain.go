@@ -259,6 +259,9 @@ func (s *Server) commit(c *call, err error) error {
 	if c.defect != nil {
 		s.log.Error("item failed", "request_id", c.event.RequestID, "method", c.event.Method, "error", c.defect)
 	}
+	if err != nil && errors.Is(err, tokenizer.ErrHoneytoken) {
+		c.alert(audit.AlertHoneytoken)
+	}
 	c.finish(r, err)
 	failed := s.commitEvent(c)
 	for _, unit := range unitErrors {

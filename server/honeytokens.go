@@ -85,7 +85,7 @@ func (h *honeytokens) tellOfPlanted(ctx context.Context, c *call, planted []toke
 
 // DeleteHoneytoken deletes a honeytoken.
 func (h *honeytokens) DeleteHoneytoken(ctx context.Context, req *coatcheckv1.DeleteHoneytokenRequest) (*coatcheckv1.DeleteHoneytokenResponse, error) {
-	c, ref, err := h.about(ctx, req.GetToken(), req.GetProfile(), req.GetReason())
+	c, ref, _, err := h.about(ctx, req.GetToken(), req.GetProfile(), req.GetReason())
 	if err != nil {
 		return nil, err
 	}

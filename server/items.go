@@ -30,6 +30,7 @@ type deed struct {
 	*audit.Item // of the call; see tell
 	err         error
 	duties      policy.Duties // where it is allowed
+	form        policy.Reveal // which is given then
 }
 
 // newDeeds returns deeds of a call, in place of those that it had, and of their alerts.
@@ -58,21 +59,24 @@ func (d *deed) fail(err error) {
 	}
 }
 
-// decide asks policy. What depends on the token is asked again by judge.
+// decide asks policy.
 func (d *deed) decide(p *policy.Policy, r policy.Request) policy.Decision {
 	decision := p.Decide(r)
-	d.Decision, d.Rule, d.duties = audit.Allow, decision.Rule, *decision.Duties()
+	var err error
 	if !decision.Allowed {
-		d.Decision = audit.Deny
-		d.fail(denial(decision))
+		err = denial(decision)
 	}
+	d.decided(decision, err)
 	return decision
 }
 
-// judge asks policy again, of what depends on the token, now that it is known.
-func (d *deed) judge(p *policy.Policy, r policy.Request, token policy.Token) policy.Decision {
-	r.Token = token
-	return d.decide(p, r)
+// decided records a decision, and why it is denied, if it is.
+func (d *deed) decided(decision policy.Decision, err error) {
+	d.Decision, d.Rule, d.duties, d.form = audit.Allow, decision.Rule, *decision.Duties(), decision.Reveal
+	if err != nil {
+		d.Decision = audit.Deny
+		d.fail(err)
+	}
 }
 
 // stated records the reason that a caller states.
@@ -89,7 +93,7 @@ func (d *deed) stated(reason string) {
 //
 //go:noinline so that what it needs of the stack isn't there while the deed is done
 func (c *call) tell(d *deed, err error) error {
-	d.notify()
+	d.notify(first(err, d.err))
 	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
 	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
 	c.alert(d.Alert)
@@ -113,7 +117,7 @@ func (c *call) tellAll(deeds []deed) {
 	}
 	items := c.items
 	for i := range deeds {
-		deeds[i].notify()
+		deeds[i].notify(deeds[i].err)
 		c.alert(items[i].Alert)
 		if err := deeds[i].err; err != nil {
 			r := refuse(err)
@@ -212,7 +216,8 @@ func (t *tokenization) wants(ctx context.Context, c *call, req *coatcheckv1.Toke
 	d.Profile = p.Name
 	asked := c.request(p.Name)
 	if d.decide(c.policy, asked).Pending {
-		d.judge(c.policy, asked, newToken(req))
+		asked.Token = newToken(req)
+		d.decide(c.policy, asked)
 	}
 	if d.err != nil {
 		return false
@@ -269,10 +274,9 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	c.event.Namespace = DefaultNamespace
 	asked := make([]tokenizer.DetokenizeRequest, 0, len(reqs))
 	at := make([]int, 0, len(reqs))
-	given := make([]policy.Reveal, 0, len(reqs))
 	for i, req := range reqs {
-		if ask, reveal, ok := t.mayReveal(ctx, c, req, &deeds[i]); ok {
-			asked, at, given = append(asked, ask), append(at, i), append(given, reveal)
+		if ask, ok := t.mayReveal(ctx, c, req, &deeds[i]); ok {
+			asked, at = append(asked, ask), append(at, i)
 		}
 	}
 	responses := make([]*coatcheckv1.DetokenizeResponse, len(reqs))
@@ -289,9 +293,9 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 		if d.fail(results[k].Err); d.err != nil {
 			continue
 		}
-		d.Reveal = given[k].String()
+		d.Reveal = d.form.String()
 		responses[i] = &block[k]
-		responses[i].Reveal = revealMessages[given[k]]
+		responses[i].Reveal = revealMessages[d.form]
 		if results[k].Binary {
 			responses[i].Data = []byte(results[k].Value.Reveal())
 		} else {
@@ -302,10 +306,10 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 }
 
 // mayReveal checks a request and asks policy, before anything is looked up.
-func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.DetokenizeRequest, d *deed) (ask tokenizer.DetokenizeRequest, given policy.Reveal, ok bool) {
+func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.DetokenizeRequest, d *deed) (ask tokenizer.DetokenizeRequest, ok bool) {
 	ref, err := t.tokenizer.Inspect(tokenizer.Token(req.GetToken()), req.GetProfile())
 	if d.fail(err); err != nil {
-		return ask, 0, false
+		return ask, false
 	}
 	p := ref.Profile
 	d.Profile = p.Name
@@ -323,7 +327,7 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 		d.fail(errInvalidReveal)
 	}
 	if d.err != nil {
-		return ask, 0, false
+		return ask, false
 	}
 	// As with profiles, only a purpose that is declared is recorded.
 	for _, declared := range p.Purposes {
@@ -334,8 +338,20 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 	request := c.request(p.Name)
 	request.Purpose, request.Reveal, request.StatedReason = purpose, asked, d.StatedReason
 	decision := d.decide(c.policy, request)
+	if !decision.Allowed && t.trap(ctx, ref) {
+		d.Alert = audit.AlertHoneytoken
+	}
 	d.fail(unnamed) // a denial is one whether there are keys or not
-	return tokenizer.DetokenizeRequest{Reference: ref, Form: forms[decision.Reveal], RedemptionID: req.GetRedemptionId()}, decision.Reveal, d.err == nil
+	ask = tokenizer.DetokenizeRequest{Reference: ref, Form: forms[decision.Reveal], RedemptionID: req.GetRedemptionId()}
+	if decision.Pending {
+		ask.Judge = func(found *tokenizer.Facts) (tokenizer.Form, error) {
+			token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
+			decision, err := token.judge(c.policy, request)
+			d.decided(decision, err)
+			return forms[decision.Reveal], err
+		}
+	}
+	return ask, d.err == nil
 }
 
 // reveals maps the API's forms to policy's, which have the same names.

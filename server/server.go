@@ -54,8 +54,12 @@ type Config struct {
 	Audit     *audit.Log
 	Segments  *audit.Segments
 	Consents  Consents // nil if none are kept
-	Limits    Limits   // zero fields get the defaults
-	Logger    *slog.Logger
+
+	// SuspendThieves has a caller that uses a honeytoken suspended.
+	SuspendThieves bool
+
+	Limits Limits // zero fields get the defaults
+	Logger *slog.Logger
 
 	// Alerts, if set, is told of committed events that carry alerts, and Bursts, if
 	// set, of what is revealed to whom.
@@ -119,6 +123,7 @@ type Server struct {
 	policy          *policy.Live
 	consents        Consents
 	suspended       *suspensions
+	suspendThieves  bool
 	keys            *keystore.Keystore
 	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
@@ -149,7 +154,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("server: incomplete configuration")
 	}
 	s := &Server{
-		policy: cfg.Policy, consents: cfg.Consents, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		policy: cfg.Policy, consents: cfg.Consents, suspendThieves: cfg.SuspendThieves, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
 		suspended: &suspensions{store: cfg.Store, callers: make(map[string]bool)},
 		logID:     cfg.Store.LogID(), alerts: cfg.Alerts, bursts: cfg.Bursts,
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,4 +139,21 @@ func (s *Server) barred(c *call) error {
 	}
 	c.event.Decision = audit.Deny
 	return errSuspended
+}
+
+// suspendThief adds to the unit of a call that used a honeytoken what suspends its
+// caller, if the server is to do that, and says whether it has.
+func (s *Server) suspendThief(c *call) (bool, error) {
+	if !s.suspendThieves || !slices.Contains(c.event.Alerts, audit.AlertHoneytoken) {
+		return false, nil
+	}
+	change, _, err := s.suspended.change(s.commits.context(), suspension{
+		Caller: c.event.Caller, Since: c.event.Time.UTC(), Reason: audit.AlertHoneytoken, RequestID: c.event.RequestID,
+	})
+	if err != nil || change == nil {
+		return false, err
+	}
+	c.unit.States = append(c.unit.States, *change)
+	c.event.AboutCaller = c.event.Caller
+	return true, nil
 }

@@ -19,13 +19,13 @@ type tokens struct {
 }
 
 // about finds out what a request about one token is about, and asks policy before
-// anything is looked up.
-func (t *tokens) about(ctx context.Context, token, profile, reason string) (*call, tokenizer.Reference, error) {
-	c := callFrom(ctx)
+// anything is looked up. What depends on the token is asked by judge, which is nil if
+// nothing does.
+func (t *tokens) about(ctx context.Context, token, profile, reason string) (c *call, ref tokenizer.Reference, judge func(*tokenizer.Facts) error, err error) {
+	c = callFrom(ctx)
 	c.event.Namespace = DefaultNamespace
-	ref, err := t.tokenizer.Inspect(tokenizer.Token(token), profile)
-	if err != nil {
-		return c, ref, err
+	if ref, err = t.tokenizer.Inspect(tokenizer.Token(token), profile); err != nil {
+		return c, ref, nil, err
 	}
 	d := &c.newDeeds(1)[0]
 	d.Profile = ref.Profile.Name
@@ -35,10 +35,19 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (*cal
 	if d.err == nil {
 		request := c.request(ref.Profile.Name)
 		request.StatedReason = d.StatedReason
-		d.decide(c.policy, request)
+		decision := d.decide(c.policy, request)
+		if !decision.Allowed && t.trap(ctx, ref) {
+			d.Alert = audit.AlertHoneytoken
+		}
+		if decision.Pending {
+			judge = func(found *tokenizer.Facts) error {
+				token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
+				return c.judged(token.judge(c.policy, request))
+			}
+		}
 	}
 	d.fail(unnamed) // a denial is one whether there are keys or not
-	return c, ref, c.tell(d, nil)
+	return c, ref, judge, c.tell(d, nil)
 }
 
 // within finds out whether a request about the tokens of a profile is allowed.
@@ -57,11 +66,11 @@ func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.
 
 // GetToken tells what is known of a token.
 func (t *tokens) GetToken(ctx context.Context, req *coatcheckv1.GetTokenRequest) (*coatcheckv1.GetTokenResponse, error) {
-	_, ref, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
+	_, ref, judge, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
 	if err != nil {
 		return nil, err
 	}
-	info, err := t.tokenizer.Get(ctx, DefaultNamespace, ref, nil)
+	info, err := t.tokenizer.Get(ctx, DefaultNamespace, ref, judge)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +170,7 @@ func (t *tokens) tellOf(ctx context.Context, c *call, infos []tokenizer.TokenInf
 
 // UpdateToken changes labels or expiry.
 func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRequest) (*coatcheckv1.UpdateTokenResponse, error) {
-	c, ref, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
+	c, ref, judge, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +196,7 @@ func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRe
 	if len(paths) == 0 {
 		return nil, errUpdateMask
 	}
-	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, nil, &c.unit)
+	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, judge, &c.unit)
 	if err != nil {
 		return nil, err
 	}
@@ -208,21 +217,21 @@ func (t *tokens) RestoreToken(ctx context.Context, req *coatcheckv1.RestoreToken
 
 // turn changes the state of a token.
 func (t *tokens) turn(ctx context.Context, token, profile, reason string, state tokenizer.State) (*coatcheckv1.Token, error) {
-	c, ref, err := t.about(ctx, token, profile, reason)
+	c, ref, judge, err := t.about(ctx, token, profile, reason)
 	if err != nil {
 		return nil, err
 	}
-	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, tokenizer.Change{State: &state}, nil, &c.unit)
+	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, tokenizer.Change{State: &state}, judge, &c.unit)
 	return tokenMessage(info), err
 }
 
 // DeleteToken deletes a token with all that is behind it.
 func (t *tokens) DeleteToken(ctx context.Context, req *coatcheckv1.DeleteTokenRequest) (*coatcheckv1.DeleteTokenResponse, error) {
-	c, ref, err := t.about(ctx, req.GetToken(), req.GetProfile(), req.GetReason())
+	c, ref, judge, err := t.about(ctx, req.GetToken(), req.GetProfile(), req.GetReason())
 	if err != nil {
 		return nil, err
 	}
-	return &coatcheckv1.DeleteTokenResponse{}, t.tokenizer.Delete(ctx, DefaultNamespace, ref, nil, &c.unit)
+	return &coatcheckv1.DeleteTokenResponse{}, t.tokenizer.Delete(ctx, DefaultNamespace, ref, judge, &c.unit)
 }
 
 // ImportTokens takes tokens over from elsewhere.

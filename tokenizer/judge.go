@@ -1,6 +1,9 @@
 package tokenizer
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Facts are what can be known of a token before anything is done with it. What is
 // sealed is opened when it is asked for. Facts are good only during the call of the
@@ -85,4 +88,18 @@ func (r *reader) facts(f *Found) *Facts {
 		return &Facts{}
 	}
 	return &Facts{reader: r, record: &f.Record}
+}
+
+// Find says whether a token is there: nil, whatever has become of it, or one of the
+// errors.
+//
+// Errors: ErrTokenNotFound, ErrHoneytoken, ErrDamaged, ErrUnavailable, that of
+// keystore.Keystore.Keyring, or that of ctx.
+func (t *Tokenizer) Find(ctx context.Context, namespace string, ref Reference) error {
+	r, err := t.reader(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	_, err = r.findRecord(ctx, ref, nil)
+	return err
 }

@@ -97,6 +97,9 @@ type Options struct {
 	Lease  keystore.Options
 	Upkeep upkeep.Config
 
+	Consents       server.Consents
+	SuspendThieves bool
+
 	// Alerts and Bursts are handed to the server. The test runs Alerts.
 	Alerts *alert.Dispatcher
 	Bursts *burst.Counter
@@ -177,6 +180,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		Tokenizer:       tokens,
 		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
 		Limits: o.Limits, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
+		Consents: o.Consents, SuspendThieves: o.SuspendThieves,
 	}))(t)
 	in.server, in.Keystore, in.Upkeep = srv, keys, keeper
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)

@@ -36,6 +36,13 @@ type Config struct {
 	Alerts   Alerts             `yaml:"alerts"`
 	Policy   string             `yaml:"policy"` // path of the policy file
 	Profiles map[string]Profile `yaml:"profiles"`
+
+	Honeytokens Honeytokens `yaml:"honeytokens"`
+}
+
+// Honeytokens says what happens when a honeytoken is used, beside the alert.
+type Honeytokens struct {
+	SuspendCaller bool `yaml:"suspend_caller"` // until somebody lets it in again
 }
 
 // Server says where and how to serve.

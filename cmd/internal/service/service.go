@@ -88,6 +88,7 @@ func load(o Options) (loaded, error) {
 		server: server.Config{
 			TLS: tlsConfig, AllowCommonName: c.Server.AllowCommonName,
 			Policy: policy.NewLive(rules), Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
+			SuspendThieves: c.Honeytokens.SuspendCaller,
 		},
 		backend: backend, close: closeBackend,
 	}, nil
