@@ -246,7 +246,15 @@ func (e *export) keep(m *coatcheckv1.ExportTokensResponse) error {
 // first.
 func (e *export) append(line any) error {
 	if !e.made {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(e.dir), 0o700), os.Mkdir(e.dir, 0o700), e.lock()); err != nil {
+		if err := os.MkdirAll(filepath.Dir(e.dir), 0o700); err != nil {
+			return err
+		}
+		// Only who has made the directory locks it: else of two that begin at the same
+		// time, the one that is too late could lock the other out.
+		if err := os.Mkdir(e.dir, 0o700); err != nil {
+			return err
+		}
+		if err := e.lock(); err != nil {
 			return err
 		}
 		e.made = true
