@@ -2,14 +2,9 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"net"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc/credentials"
 )
 
 // A bounded context is over when its time is, or that of the call, whether anybody
@@ -76,21 +71,5 @@ func TestBound(t *testing.T) {
 	<-second.Done()
 	if took := time.Since(began); took < 155*time.Millisecond {
 		t.Errorf("it is over after %v", took)
-	}
-}
-
-// A connection may outlast the certificate of who opened it: then nobody is named.
-func TestAClientIsNamedUntilItsCertificateExpires(t *testing.T) {
-	expires := time.Now().Add(time.Hour)
-	cert := &x509.Certificate{DNSNames: []string{"shop.example"}, NotAfter: expires}
-	c := newClient(&net.TCPAddr{}, credentials.TLSInfo{State: tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}}, false)
-	if caller, err := c.name(expires.Add(-time.Second)); err != nil || caller != "dns:shop.example" {
-		t.Errorf("before: %q, %v", caller, err)
-	}
-	if caller, err := c.name(expires.Add(time.Second)); !errors.Is(err, errNoIdentity) || caller != "" {
-		t.Errorf("after: %q, %v", caller, err)
-	}
-	if caller, err := newClient(&net.TCPAddr{}, credentials.TLSInfo{}, true).name(time.Now()); !errors.Is(err, errNoIdentity) || caller != "" {
-		t.Errorf("without a certificate: %q, %v", caller, err)
 	}
 }

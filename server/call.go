@@ -81,6 +81,16 @@ func (c *call) group(p *policy.Policy) *call {
 	return g
 }
 
+// stillNamed says whether the client is still who the call began with. A stream asks for
+// each part.
+func (c *call) stillNamed(ctx context.Context) error {
+	_, err := clientOf(ctx).name(time.Now())
+	if err != nil {
+		c.event.Decision, c.event.Rule = audit.Deny, ""
+	}
+	return err
+}
+
 // again forgets what has been prepared, for a part of a stream that is done again.
 func (c *call) again() {
 	event := c.event

@@ -54,7 +54,7 @@ type passage struct {
 //	identify   the certificate names the caller
 //	authorize  some rule lets the caller do this at all
 //	limit      bounds how long the call may take
-//	end        ends endless streams when the server drains
+//	end        ends endless streams when the server drains, or the client is trusted no more
 //	recover    a panic of the handler, which end may run on its own
 func (s *Server) chain() []grpc.ServerOption {
 	stages := []stage{s.admit, s.record, s.rescue, s.identify, s.authorize, s.limit, s.end, s.rescue}
@@ -283,7 +283,8 @@ func (s *Server) commit(c *call, err error) error {
 	return errAuditUnavailable
 }
 
-// end lets an endless stream go on until the server drains. What is left of
+// end lets an endless stream go on until the server drains, or the client isn't who
+// may call any more, which is looked at once a second. What is left of
 // its handler ends when grpc closes the stream under it.
 func (s *Server) end(ctx context.Context, name string, next rest) error {
 	if !methods[name].endless {
@@ -291,11 +292,19 @@ func (s *Server) end(ctx context.Context, name string, next rest) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- next.do(ctx) }()
-	select {
-	case err := <-done:
-		return err
-	case <-s.draining:
-		return errDraining
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-s.draining:
+			return errDraining
+		case <-look.C:
+			if _, err := clientOf(ctx).name(time.Now()); err != nil {
+				return err
+			}
+		}
 	}
 }
 

@@ -49,6 +49,9 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 		part := c.group(t.server.policy.Current())
 		var page *coatcheckv1.ExportTokensResponse
 		err := t.server.commitGroup(ctx, part, func() (err error) {
+			if err := part.stillNamed(ctx); err != nil {
+				return err
+			}
 			part.event.Profile = p.Name
 			if err := part.decide(part.policy.Decide(part.request(p.Name))); err != nil {
 				return err

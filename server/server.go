@@ -31,6 +31,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/burst"
+	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -39,8 +40,12 @@ import (
 // Config holds what a Server is made of. All of it is required but where a
 // field says otherwise. The caller opens and closes what it passes in.
 type Config struct {
-	// TLS must demand TLS 1.3 and verified client certificates.
+	// TLS must demand TLS 1.3 and verified client certificates. Its
+	// GetConfigForClient is not asked; ReplaceTLS puts another in its place.
 	TLS *tls.Config
+
+	// Revoked are the client certificates that are refused. It may be nil.
+	Revoked *crl.Set
 
 	// AllowCommonName lets a certificate without SPIFFE ID and DNS name be
 	// identified by its common name.
@@ -134,6 +139,7 @@ type Server struct {
 	limits          Limits
 	commits         bound // how long they may take
 	allowCommonName bool
+	trust           atomic.Pointer[trust]
 
 	inFlight   atomic.Int64
 	streams    atomic.Int64 // those that commit in groups
@@ -146,7 +152,8 @@ type Server struct {
 // configuration would let anyone in without a certificate, and if an RPC is
 // without a row in the method table.
 func New(cfg Config) (*Server, error) {
-	if err := checkTLS(cfg.TLS); err != nil {
+	trusted, err := newTrust(cfg.TLS, cfg.Revoked)
+	if err != nil {
 		return nil, err
 	}
 	if cfg.Tokenizer == nil || cfg.Policy == nil || cfg.Store == nil || cfg.Keystore == nil ||
@@ -166,7 +173,8 @@ func New(cfg Config) (*Server, error) {
 		}),
 	}
 	s.commits.time = s.limits.Commit
-	s.grpc = grpc.NewServer(append(s.options(cfg.TLS), s.chain()...)...)
+	s.trust.Store(trusted)
+	s.grpc = grpc.NewServer(append(s.options(), s.chain()...)...)
 	service := &tokenization{tokenizer: cfg.Tokenizer, server: s}
 	services := lateDecoder{s.grpc, newLateCodec()}
 	coatcheckv1.RegisterTokenizationServiceServer(services, service)
@@ -187,9 +195,9 @@ func New(cfg Config) (*Server, error) {
 const callWorkers = 256
 
 // options returns what grpc itself enforces.
-func (s *Server) options(config *tls.Config) []grpc.ServerOption {
+func (s *Server) options() []grpc.ServerOption {
 	return append(TransportOptions(s.limits),
-		grpc.Creds(loggedHandshakes{credentials.NewTLS(config), s.log, s.allowCommonName}),
+		grpc.Creds(loggedHandshakes{credentials.NewTLS(s.handshakes()), s}),
 		grpc.ForceServerCodecV2(newLateCodec()),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
 	)
@@ -235,18 +243,17 @@ func checkTLS(config *tls.Config) error {
 // record.
 type loggedHandshakes struct {
 	credentials.TransportCredentials
-	log             *slog.Logger
-	allowCommonName bool
+	server *Server
 }
 
 // ServerHandshake does the handshake, and finds out who the client is.
 func (h loggedHandshakes) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := h.TransportCredentials.ServerHandshake(conn)
 	if err != nil {
-		h.log.Warn("TLS handshake refused", "peer", conn.RemoteAddr().String(), "reason", handshakeFault(err))
+		h.server.log.Warn("TLS handshake refused", "peer", conn.RemoteAddr().String(), "reason", handshakeFault(err))
 	}
 	if found, ok := info.(credentials.TLSInfo); ok {
-		info = newClient(conn.RemoteAddr(), found, h.allowCommonName)
+		info = newClient(conn.RemoteAddr(), found, h.server.allowCommonName, &h.server.trust)
 	}
 	return secured, info, err
 }
@@ -257,6 +264,10 @@ func handshakeFault(err error) string {
 	var invalid x509.CertificateInvalidError
 	var unknown x509.UnknownAuthorityError
 	switch {
+	case errors.Is(err, crl.ErrRevoked):
+		return "the certificate has been revoked"
+	case errors.Is(err, crl.ErrOutdated):
+		return "the revocation list of the certificate's issuer is out of date"
 	case errors.As(err, &unknown):
 		return "the certificate is of an authority that is not trusted"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -271,7 +282,7 @@ func handshakeFault(err error) string {
 
 // Clone is part of the interface.
 func (h loggedHandshakes) Clone() credentials.TransportCredentials {
-	return loggedHandshakes{h.TransportCredentials.Clone(), h.log, h.allowCommonName}
+	return loggedHandshakes{h.TransportCredentials.Clone(), h.server}
 }
 
 // Serve answers calls on the listener until ctx ends, then drains: health says

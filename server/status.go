@@ -13,6 +13,7 @@ import (
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -148,6 +149,9 @@ var refusals = []refusal{
 	{err: errSuspended, code: codes.PermissionDenied, reason: "CALLER_SUSPENDED", message: "the caller is suspended"},
 	{err: errOwnSuspension, code: codes.FailedPrecondition, reason: "OWN_SUSPENSION", message: "nobody suspends themselves"},
 	{err: errNotSuspended, code: codes.NotFound, reason: "NOT_SUSPENDED", message: "the caller is not suspended"},
+	{err: crl.ErrRevoked, code: codes.Unauthenticated, reason: "CERTIFICATE_REVOKED", message: "the client certificate has been revoked"},
+	{err: crl.ErrOutdated, code: codes.Unauthenticated, reason: "REVOCATION_UNKNOWN", message: "the revocation list of the client certificate's issuer is out of date"},
+	{err: errUntrusted, code: codes.Unauthenticated, reason: "CERTIFICATE_UNTRUSTED", message: "the client certificate is of an authority that is trusted no more, or one above it has expired"},
 	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
 	{err: errDeniedByRule, code: codes.PermissionDenied, reason: "DENIED_BY_RULE", message: "a rule of the policy denies this"},

@@ -138,6 +138,9 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 			part := whole.group(s.policy.Current())
 			var answers []*Out
 			err := s.commitGroup(ctx, part, func() (err error) {
+				if err := part.stillNamed(ctx); err != nil {
+					return err
+				}
 				answers, err = answer(ctx, part, group)
 				return err
 			})

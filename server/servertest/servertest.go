@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/burst"
+	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -86,6 +88,12 @@ type Options struct {
 	AllowCommonName bool
 	Limits          server.Limits
 
+	// Authority is that of all certificates; a new one if nil.
+	Authority *Authority
+
+	// Revoked are refused.
+	Revoked *crl.Set
+
 	// Wrap puts something between the server and its store.
 	Wrap func(tokenizer.Store) tokenizer.Store
 
@@ -131,7 +139,10 @@ func Start(t testing.TB, o Options) *Instance {
 	if err := local.Create(filepath.Join(dir, rootKey), nil); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, o, dir, NewAuthority(t))
+	if o.Authority == nil {
+		o.Authority = NewAuthority(t)
+	}
+	return start(t, o, dir, o.Authority)
 }
 
 // Restart stops a server and runs another on what it has left, at another address.
@@ -172,10 +183,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 	o.Upkeep.Audit, o.Upkeep.PolicyHash, o.Upkeep.Logger = log, rules.Hash, logger
 	keeper := upkeep.New(o.Upkeep)
 	srv := must(server.New(server.Config{
-		TLS: &tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{in.Authority.Server(t)},
-			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: in.Authority.Pool(),
-		},
+		TLS: in.TLS(t, in.Authority.Pool()), Revoked: o.Revoked,
 		AllowCommonName: o.AllowCommonName,
 		Tokenizer:       tokens,
 		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
@@ -222,18 +230,37 @@ func (in *Instance) Wait() error {
 	return in.served
 }
 
+// TLS returns a configuration with a new certificate for the server, that lets in the
+// clients of some authorities.
+func (in *Instance) TLS(t testing.TB, clients *x509.CertPool) *tls.Config {
+	t.Helper()
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{in.Authority.Server(t)},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients,
+	}
+}
+
+// ReplaceTLS puts another configuration and other revoked certificates to work.
+func (in *Instance) ReplaceTLS(t testing.TB, config *tls.Config, revoked *crl.Set) {
+	t.Helper()
+	if err := in.server.ReplaceTLS(config, revoked); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // InFlight returns how many calls are in flight.
 func (in *Instance) InFlight() int { return in.server.InFlight() }
 
 // AuditDir is where the readable audit log is.
 func (in *Instance) AuditDir() string { return filepath.Join(in.Dir, "audit") }
 
-// Dial connects with a client certificate; none is presented if cert is nil.
+// Dial connects with a client certificate, which is presented whomever the server
+// trusts; none is if cert is nil.
 func (in *Instance) Dial(t testing.TB, cert *tls.Certificate, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	config := &tls.Config{RootCAs: in.Authority.Pool(), ServerName: "localhost"}
 	if cert != nil {
-		config.Certificates = []tls.Certificate{*cert}
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	options = append([]grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(config))}, options...)
 	conn := must(grpc.NewClient(in.Address, options...))(t)
