@@ -101,6 +101,9 @@ func (s *Server) ReplaceTLS(config *tls.Config, revoked *crl.Set) error {
 	return nil
 }
 
+// Revoked returns the client certificates that are refused now; nil if none are.
+func (s *Server) Revoked() *crl.Set { return s.trust.Load().revoked }
+
 // handshakes returns the configuration that has each handshake go by the trust of then.
 func (s *Server) handshakes() *tls.Config {
 	base := s.trust.Load().config.Clone()

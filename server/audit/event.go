@@ -74,12 +74,21 @@ const (
 	// ActionReloadPolicy says that the policy file has changed, and whether it was put
 	// to work or refused.
 	ActionReloadPolicy = "reload-policy"
+
+	// ActionReloadTLS says so of the server's certificate, key and client authorities,
+	// and ActionReloadCRL of the revocation lists.
+	ActionReloadTLS = "reload-tls"
+	ActionReloadCRL = "reload-crl"
 )
 
-// Reasons of an ActionReloadPolicy that was refused.
+// Reasons of an ActionReloadPolicy, ActionReloadTLS or ActionReloadCRL that was refused.
 const (
 	ReasonPolicyInvalid    = "POLICY_INVALID"
 	ReasonPolicyUnreadable = "POLICY_UNREADABLE"
+	ReasonTLSInvalid       = "TLS_INVALID"
+	ReasonTLSUnreadable    = "TLS_UNREADABLE"
+	ReasonCRLInvalid       = "CRL_INVALID"
+	ReasonCRLUnreadable    = "CRL_UNREADABLE"
 )
 
 // Alerts that an event can carry.
@@ -174,6 +183,14 @@ type Event struct {
 	// place, and RefusedPolicy that of a file that was not put to work.
 	PreviousPolicy string `json:"previous_policy"`
 	RefusedPolicy  string `json:"refused_policy"`
+
+	// Files is the SHA-256 hash, in hexadecimal, of the files that are at work after an
+	// ActionReloadTLS or ActionReloadCRL, one behind the other: certificate and client
+	// authorities, or the revocation lists. PreviousFiles were at work until then, and
+	// RefusedFiles were not put to work.
+	Files         string `json:"files"`
+	PreviousFiles string `json:"previous_files"`
+	RefusedFiles  string `json:"refused_files"`
 
 	// AboutCaller is the caller whom a call about another was about.
 	AboutCaller string `json:"about_caller"`
@@ -301,7 +318,9 @@ func (e *Event) Body() []byte {
 	}
 	for _, f := range [...]field{
 		{"stated_reason", e.StatedReason}, {"recipient", e.Recipient},
-		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy}, {"about_caller", e.AboutCaller},
+		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy},
+		{"files", e.Files}, {"previous_files", e.PreviousFiles}, {"refused_files", e.RefusedFiles},
+		{"about_caller", e.AboutCaller},
 	} {
 		if f.value != "" {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)

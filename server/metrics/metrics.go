@@ -15,6 +15,7 @@ import (
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/alert"
+	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -33,6 +34,13 @@ type Sources struct {
 
 	// Alerts returns what has been counted of alerts.
 	Alerts func() alert.Counts
+
+	// TLSRefused and CRLRefused say the same of the server's certificate, key and client
+	// authorities, and of the revocation lists.
+	TLSRefused, CRLRefused func() bool
+
+	// Revoked returns what revocation lists say; it may be nil.
+	Revoked func() *crl.Set
 }
 
 // Handler returns the page with the metrics of the sources, of the Go runtime
@@ -42,17 +50,37 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s), tokens(s), policyRefused(s), alerts(s),
+		keys(s), tokens(s), alerts(s),
+		refused("policy_refused", "1 while the policy file is refused, so that an earlier policy is at work.", s.PolicyRefused),
+		refused("tls_refused", "1 while the server's certificate, key or client authorities are refused, so that earlier ones are at work.", s.TLSRefused),
+		refused("crl_refused", "1 while a revocation list is refused, so that earlier ones are at work.", s.CRLRefused),
+		listsExpire(s), revoked(s),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
-// policyRefused shows whether the policy file is refused.
-func policyRefused(s Sources) prometheus.Collector {
+// refused shows whether a file that is followed is refused.
+func refused(name, help string, is func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "coatcheck", Name: name, Help: help}, func() float64 { return one(is()) })
+}
+
+// listsExpire shows when client certificates will be refused because nobody knows what
+// has been revoked.
+func listsExpire(s Sources) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "coatcheck_policy_refused",
-		Help: "1 while the policy file is refused, so that an earlier policy is at work.",
-	}, func() float64 { return one(s.PolicyRefused()) })
+		Namespace: "coatcheck", Name: "crl_expires_timestamp_seconds",
+		Help: "When the first revocation list is out of date, in Unix seconds; 0 without lists.",
+	}, func() float64 {
+		at, _ := s.Revoked().Expires()
+		return seconds(at)
+	})
+}
+
+// revoked shows how many certificates are revoked.
+func revoked(s Sources) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "coatcheck", Name: "crl_revoked_certificates", Help: "Certificates that are revoked by the revocation lists.",
+	}, func() float64 { return float64(s.Revoked().Len()) })
 }
 
 // keys collects what there is to tell of keys, when it is asked for.

@@ -1,14 +1,17 @@
 package metrics_test
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coatcheck/coatcheck/server"
 	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/metrics"
 	"github.com/coatcheck/coatcheck/server/servertest"
 )
@@ -17,9 +20,15 @@ func TestKeys(t *testing.T) {
 	in := servertest.Start(t, servertest.Options{})
 	alerts := alert.NewDispatcher(slog.New(slog.DiscardHandler), alert.Command{})
 	alerts.Raise(in.Store.LogID(), 1, &audit.Event{Alerts: []string{audit.AlertBurst}})
+	var revoked *crl.Set
+	sources := metrics.Sources{
+		Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(),
+		PolicyRefused: func() bool { return false }, TLSRefused: func() bool { return false }, CRLRefused: func() bool { return true },
+		Revoked: func() *crl.Set { return revoked }, Alerts: alerts.Counts,
+	}
 	page := func() string {
 		recorder := httptest.NewRecorder()
-		metrics.Handler(metrics.Sources{Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(), PolicyRefused: func() bool { return false }, Alerts: alerts.Counts}).
+		metrics.Handler(sources).
 			ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
 		if recorder.Code != 200 {
 			t.Fatalf("status %d: %s", recorder.Code, recorder.Body)
@@ -28,6 +37,11 @@ func TestKeys(t *testing.T) {
 	}
 	text := page()
 	for _, want := range []string{
+		`coatcheck_policy_refused 0`,
+		`coatcheck_tls_refused 0`,
+		`coatcheck_crl_refused 1`,
+		`coatcheck_crl_expires_timestamp_seconds 0`,
+		`coatcheck_crl_revoked_certificates 0`,
 		`coatcheck_keystore_state{state="ready"} 1`,
 		`coatcheck_keystore_state{state="offline"} 0`,
 		`coatcheck_keystore_state{state="sealed"} 0`,
@@ -50,6 +64,16 @@ func TestKeys(t *testing.T) {
 		`go_goroutines `,
 	} {
 		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	made := time.Unix(1_800_000_000, 0)
+	var err error
+	if revoked, err = crl.Parse([]crl.File{{Data: in.Authority.Revoke(t, made, in.Authority.Certificate())}}, []*x509.Certificate{in.Authority.Certificate()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`coatcheck_crl_expires_timestamp_seconds 1.8000036e+09`, `coatcheck_crl_revoked_certificates 1`} {
+		if text := page(); !strings.Contains(text, want) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}

@@ -14,9 +14,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	yaml "go.yaml.in/yaml/v4"
 
 	"github.com/coatcheck/coatcheck/server"
 )
@@ -53,11 +56,27 @@ type Server struct {
 	Limits          Limits `yaml:"limits"`
 }
 
-// TLS names PEM files.
+// TLS names files, of PEM where it doesn't say otherwise.
 type TLS struct {
 	Certificate string `yaml:"certificate"` // the server's, with its chain
 	Key         string `yaml:"key"`
 	ClientCA    string `yaml:"client_ca"` // the authorities whose callers are let in
+	CRL         Paths  `yaml:"crl"`       // their revocation lists, PEM or DER; none if empty
+}
+
+// Paths are one path, or a list of them.
+type Paths []string
+
+// UnmarshalYAML reads either.
+func (p *Paths) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!str" {
+		*p = Paths{node.Value}
+		return nil
+	}
+	if node.Kind != yaml.SequenceNode {
+		return errors.New("must be a path, or a list of paths")
+	}
+	return node.Load((*[]string)(p))
 }
 
 // Limits are those of server.Limits; a field that is left out gets the
@@ -163,6 +182,11 @@ func (c *Config) check(doc document) error {
 	require(c.Server.TLS.Certificate, "server", "tls", "certificate")
 	require(c.Server.TLS.Key, "server", "tls", "key")
 	require(c.Server.TLS.ClientCA, "server", "tls", "client_ca")
+	for i, path := range c.Server.TLS.CRL {
+		if path == "" || slices.Contains(c.Server.TLS.CRL[:i], path) {
+			fault("crl has an empty path, or one twice", "server", "tls", "crl")
+		}
+	}
 	require(c.Audit.Directory, "audit", "directory")
 	require(c.Policy, "policy")
 	if c.Store.Bolt == nil {
@@ -228,6 +252,9 @@ func CheckListen(address string) error {
 func (c *Config) resolve(dir string) {
 	paths := []*string{&c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.TLS.ClientCA,
 		&c.Store.Bolt.Directory, &c.Audit.Directory, &c.Policy}
+	for i := range c.Server.TLS.CRL {
+		paths = append(paths, &c.Server.TLS.CRL[i])
+	}
 	for _, p := range append(c.Keystore.paths(), c.Alerts.paths()...) {
 		if *p != "" {
 			paths = append(paths, p)

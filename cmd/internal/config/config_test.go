@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,28 @@ func TestLoad(t *testing.T) {
 	}
 	if p := c.TokenizerProfiles(); len(p) != 2 || p[0].Name != "card" || p[0].Purposes[0] != "charge" || p[1].Name != "note" {
 		t.Errorf("profiles: %+v", p)
+	}
+}
+
+func TestLoadRevocationLists(t *testing.T) {
+	for text, want := range map[string][]string{"a.crl": {"a.crl"}, "[a.crl, /etc/b.crl]": {"a.crl", "/etc/b.crl"}, "[]": nil} {
+		c, err := load(t, strings.Replace(good, "client_ca: ca.crt", "client_ca: ca.crt, crl: "+text, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, path := range c.Server.TLS.CRL {
+			if !filepath.IsAbs(path) {
+				t.Errorf("%s: %q is relative", text, path)
+			}
+			if path != "/etc/b.crl" {
+				path = filepath.Base(path)
+			}
+			got = append(got, path)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
 	}
 }
 
@@ -155,6 +178,9 @@ func TestFaults(t *testing.T) {
 		{"version", "version: 1", "version: 2", []string{":1:1: version must be 1"}},
 		{"missing", "listen: 127.0.0.1:7443", "allow_common_name: true", []string{":2:1: server.listen is required"}},
 		{"address without a port", "listen: 127.0.0.1:7443", "listen: localhost", []string{`:3:3: listen must be host:port, not "localhost"`}},
+		{"revocation lists that are none", "server.crt", "server.crt, crl: {a: b}", []string{":4:39: must be a path, or a list of paths"}},
+		{"a revocation list twice", "server.crt", "server.crt, crl: [a, b, a]", []string{":4:34: crl has an empty path, or one twice"}},
+		{"no revocation list", "server.crt", `server.crt, crl: ""`, []string{":4:34: crl has an empty path, or one twice"}},
 		{"no store", "bolt: {directory: data}", "bolt:", []string{":7:3: store.bolt is required"}},
 		{"no keystore", "local: {root_key: root.key}", "local:", []string{":8:1: keystore.vault or keystore.local is required"}},
 		{"two keystores", "local: {root_key: root.key}", "vault: {address: [https://v:8200], auth: {token: {env: T}}}\n  local: {root_key: root.key}", []string{":9:3: vault and local are both given"}},

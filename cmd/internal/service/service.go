@@ -38,7 +38,7 @@ type Options struct {
 	// Wait has a start wait for what guards the keys for as long as it takes.
 	Wait bool
 
-	// Reload has the policy file looked at right away, for each that comes.
+	// Reload has the files that are followed looked at right away, for each that comes.
 	Reload <-chan os.Signal
 
 	// Ready, if set, is called once the service answers, with its address.
@@ -61,14 +61,15 @@ func Check(o Options) (notes, err error) {
 
 // loaded is a configuration with the files that it names read.
 type loaded struct {
-	server  server.Config // TLS, Policy, Limits, Logger, Alerts
+	server  server.Config // TLS, Revoked, Policy, Limits, Logger, Alerts
+	secured secured
 	backend keystore.Backend
 	close   func() error // of backend
 }
 
 func load(o Options) (loaded, error) {
 	c := o.Config
-	tlsConfig, err := LoadTLS(c.Server.TLS, time.Now())
+	tls, err := loadTLS(c.Server.TLS, time.Now())
 	if err != nil {
 		return loaded{}, err
 	}
@@ -86,11 +87,11 @@ func load(o Options) (loaded, error) {
 	}
 	return loaded{
 		server: server.Config{
-			TLS: tlsConfig, AllowCommonName: c.Server.AllowCommonName,
+			TLS: tls.config, Revoked: tls.revoked, AllowCommonName: c.Server.AllowCommonName,
 			Policy: policy.NewLive(rules), Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
 			SuspendThieves: c.Honeytokens.SuspendCaller,
 		},
-		backend: backend, close: closeBackend,
+		secured: tls, backend: backend, close: closeBackend,
 	}, nil
 }
 
@@ -208,10 +209,21 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
 	background.Go(func() { cfg.Alerts.Run(backgroundCtx) })
-	follower := &policyFollower{config: o.Config, live: cfg.Policy, audit: f.log, log: o.Log}
-	background.Go(func() { follower.run(backgroundCtx, o.Reload) })
+	files := &securedFiles{config: o.Config.Server.TLS, server: srv, work: parts.secured, hash: cfg.Policy.Hash, audit: f.log, log: o.Log}
+	files.lookAtTime()
+	lists := &follower{source: &listSource{files}, what: "revocation list", log: o.Log}
+	certificates := &follower{source: &tlsSource{files, lists.again}, what: "server's certificate, key or client_ca", log: o.Log}
+	rules := &follower{source: &policySource{o.Config, cfg.Policy, f.log, o.Log}, what: "policy file", log: o.Log}
+	followers := []*follower{certificates, rules}
+	if len(o.Config.Server.TLS.CRL) > 0 {
+		followers = append(followers, lists)
+	}
+	background.Go(func() { follow(backgroundCtx, o.Reload, followers, files.lookAtTime) })
 	if f.metrics != nil {
-		sources := metrics.Sources{Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(), PolicyRefused: follower.refused.Load, Alerts: cfg.Alerts.Counts}
+		sources := metrics.Sources{
+			Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(),
+			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts,
+		}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
 			if err := serveMetrics(backgroundCtx, f.metrics, sources); err != nil {

@@ -1,8 +1,11 @@
 package service
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -11,50 +14,133 @@ import (
 	"time"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/config"
+	"github.com/coatcheck/coatcheck/server/crl"
 )
 
 // LoadTLS returns the server's TLS configuration: TLS 1.3, a certificate that
 // is good now, and client certificates of the given authorities demanded.
 func LoadTLS(c config.TLS, now time.Time) (*tls.Config, error) {
-	chain, err := read("certificate", c.Certificate)
+	t, err := loadTLS(c, now)
+	return t.config, err
+}
+
+// secured is what the files that c.Server.TLS names hold.
+type secured struct {
+	config      *tls.Config
+	authorities []*x509.Certificate // of config.ClientCAs
+	revoked     *crl.Set            // nil without lists
+	files       version             // of the certificate, the key and the authorities
+	lists       version             // of the revocation lists
+}
+
+// version says which files they are: by their digest, and by the name that the audit log
+// has for them.
+type version struct{ digest, name string }
+
+// loadTLS reads all of the files.
+func loadTLS(c config.TLS, now time.Time) (secured, error) {
+	files, err := readTLS(c)
 	if err != nil {
-		return nil, err
+		return secured{}, err
 	}
-	key, err := read("key", c.Key)
-	if err != nil {
-		return nil, err
+	t, err := parseTLS(c, files, now)
+	if err != nil || len(c.CRL) == 0 {
+		return t, err
 	}
-	pair, err := tls.X509KeyPair(chain, key)
+	if files, err = readLists(c); err != nil {
+		return secured{}, err
+	}
+	t.lists = version{digest(files), concatenated(files...)}
+	t.revoked, err = parseLists(c, files, t.authorities)
+	return t, err
+}
+
+// readTLS reads the certificate, the key and the authorities.
+func readTLS(c config.TLS) ([][]byte, error) {
+	var files [][]byte
+	for _, f := range []struct{ what, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"client_ca", c.ClientCA}} {
+		data, err := read(f.what, f.path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, data)
+	}
+	return files, nil
+}
+
+// parseTLS checks what readTLS has read.
+func parseTLS(c config.TLS, files [][]byte, now time.Time) (secured, error) {
+	pair, err := tls.X509KeyPair(files[0], files[1])
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s, key %s: %w", c.Certificate, c.Key, err)
+		return secured{}, fmt.Errorf("certificate %s, key %s: %w", c.Certificate, c.Key, err)
 	}
 	switch {
 	case now.After(pair.Leaf.NotAfter):
-		return nil, fmt.Errorf("certificate %s: expired on %s", c.Certificate, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
+		return secured{}, fmt.Errorf("certificate %s: expired on %s", c.Certificate, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(pair.Leaf.NotBefore):
-		return nil, fmt.Errorf("certificate %s: not valid before %s", c.Certificate, pair.Leaf.NotBefore.UTC().Format(time.RFC3339))
+		return secured{}, fmt.Errorf("certificate %s: not valid before %s", c.Certificate, pair.Leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
-	pool, err := loadAuthorities("client_ca", c.ClientCA)
+	authorities, err := parseAuthorities("client_ca", c.ClientCA, files[2])
 	if err != nil {
-		return nil, err
+		return secured{}, err
 	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    pool,
-		// A resumed session would skip the look at the client's certificate.
-		SessionTicketsDisabled: true,
+	return secured{
+		config: &tls.Config{
+			MinVersion:   tls.VersionTLS13,
+			Certificates: []tls.Certificate{pair},
+			ClientAuth:   tls.RequireAndVerifyClientCert,
+			ClientCAs:    poolOf(authorities),
+			// A resumed session would skip the look at the client's certificate.
+			SessionTicketsDisabled: true,
+		},
+		authorities: authorities, files: version{digest(files), certificatesName(files)},
 	}, nil
 }
 
+// readLists reads the revocation lists.
+func readLists(c config.TLS) ([][]byte, error) {
+	var files [][]byte
+	for _, path := range c.CRL {
+		data, err := readUpTo(maxListFile, "crl", path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, data)
+	}
+	return files, nil
+}
+
+// parseLists checks what readLists has read against the authorities.
+func parseLists(c config.TLS, files [][]byte, authorities []*x509.Certificate) (*crl.Set, error) {
+	var named []crl.File
+	for i, data := range files {
+		named = append(named, crl.File{Name: "crl " + c.CRL[i], Data: data})
+	}
+	return crl.Parse(named, authorities)
+}
+
+// certificatesName names what readTLS has read, without the key, whose certificate says
+// as much.
+func certificatesName(files [][]byte) string { return concatenated(files[0], files[2]) }
+
+// concatenated returns the SHA-256 hash of files one behind the other, as
+// "cat FILE… | sha256sum" prints it.
+func concatenated(files ...[]byte) string {
+	sum := sha256.Sum256(bytes.Join(files, nil))
+	return hex.EncodeToString(sum[:])
+}
+
 // loadAuthorities reads a file of PEM certificates, all of which must parse.
-func loadAuthorities(what, path string) (*x509.CertPool, error) {
+func loadAuthorities(what, path string) ([]*x509.Certificate, error) {
 	data, err := read(what, path)
 	if err != nil {
 		return nil, err
 	}
-	pool, n := x509.NewCertPool(), 0
+	return parseAuthorities(what, path, data)
+}
+
+func parseAuthorities(what, path string, data []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
@@ -63,23 +149,36 @@ func loadAuthorities(what, path string) (*x509.CertPool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", what, path, err)
 		}
-		pool.AddCert(cert)
-		n++
+		certs = append(certs, cert)
 	}
-	if n == 0 {
+	if len(certs) == 0 {
 		return nil, fmt.Errorf("%s %s: has no certificate", what, path)
 	}
-	return pool, nil
+	return certs, nil
 }
 
-// maxFile is the largest file in bytes that is read.
-const maxFile = 1 << 20
+func poolOf(certs []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+// The largest files in bytes that are read: any, and revocation lists, of which a
+// certificate takes about 40.
+const (
+	maxFile     = 1 << 20
+	maxListFile = 8 << 20
+)
 
 // read reads a file that the configuration names; the error is one short line.
-func read(what, path string) ([]byte, error) {
+func read(what, path string) ([]byte, error) { return readUpTo(maxFile, what, path) }
+
+func readUpTo(most int64, what, path string) ([]byte, error) {
 	info, err := os.Stat(path)
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxFile) {
-		return nil, fmt.Errorf("%s %s: not a regular file of at most %d bytes", what, path, maxFile)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > most) {
+		return nil, fmt.Errorf("%s %s: not a regular file of at most %d bytes", what, path, most)
 	}
 	var data []byte
 	if err == nil {

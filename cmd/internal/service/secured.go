@@ -1,0 +1,113 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/coatcheck/coatcheck/cmd/internal/config"
+	"github.com/coatcheck/coatcheck/server"
+	"github.com/coatcheck/coatcheck/server/audit"
+)
+
+// securedFiles are the files of TLS, of which certificates and revocation lists are
+// followed one by one, and put to work in one server. It is not for concurrent use.
+type securedFiles struct {
+	config config.TLS
+	server *server.Server
+	work   secured       // what is at work
+	hash   func() string // of the policy
+	audit  *audit.Log
+	log    *slog.Logger
+
+	outdated time.Time // when the lists at work were due whose being out of date is logged
+}
+
+// put puts other files to work, as soon as the event that says so is durable.
+func (s *securedFiles) put(ctx context.Context, action string, next secured, name, previous string) error {
+	event := audit.SystemEvent(action, "", s.hash())
+	event.Files, event.PreviousFiles = name, previous
+	if err := commitEvent(ctx, s.audit, &event); err != nil {
+		return err
+	}
+	if err := s.server.ReplaceTLS(next.config, next.revoked); err != nil {
+		return err
+	}
+	s.work = next
+	return nil
+}
+
+// lookAtTime says in the log when a list goes out of date, once.
+func (s *securedFiles) lookAtTime() {
+	due, issuer := s.work.revoked.Expires()
+	if !due.IsZero() && time.Now().After(due) && !due.Equal(s.outdated) {
+		s.outdated = due
+		s.log.Error("a revocation list is out of date: client certificates of its issuer are refused", "issuer", issuer, "due", due.UTC().Format(time.RFC3339))
+	}
+}
+
+// tlsSource are the server's certificate and key, and the authorities of clients.
+type tlsSource struct {
+	*securedFiles
+	replaced func() // is called when others are at work
+}
+
+func (s *tlsSource) read() ([][]byte, error)    { return readTLS(s.config) }
+func (s *tlsSource) working() string            { return s.work.files.digest }
+func (s *tlsSource) name(files [][]byte) string { return certificatesName(files) }
+
+func (s *tlsSource) load(files [][]byte) (func(context.Context) error, error) {
+	next, err := parseTLS(s.config, files, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	next.revoked, next.lists = s.work.revoked.Within(next.authorities), s.work.lists
+	return func(ctx context.Context) error {
+		if err := s.put(ctx, audit.ActionReloadTLS, next, next.files.name, s.work.files.name); err != nil {
+			return err
+		}
+		leaf := next.config.Certificates[0].Leaf
+		s.log.Info("certificates replaced", "expires", leaf.NotAfter.UTC().Format(time.RFC3339), "authorities", len(next.authorities))
+		s.replaced()
+		return nil
+	}, nil
+}
+
+func (s *tlsSource) refuse(ctx context.Context, name string) error {
+	event := refusalEvent(audit.ActionReloadTLS, s.hash(), name, audit.ReasonTLSUnreadable, audit.ReasonTLSInvalid)
+	event.Files, event.RefusedFiles = s.work.files.name, name
+	return commitEvent(ctx, s.audit, &event)
+}
+
+// listSource are the revocation lists.
+type listSource struct{ *securedFiles }
+
+func (s *listSource) read() ([][]byte, error)    { return readLists(s.config) }
+func (s *listSource) working() string            { return s.work.lists.digest }
+func (s *listSource) name(files [][]byte) string { return concatenated(files...) }
+
+func (s *listSource) load(files [][]byte) (func(context.Context) error, error) {
+	revoked, err := parseLists(s.config, files, s.work.authorities)
+	if err == nil {
+		err = revoked.Replaces(s.work.revoked)
+	}
+	if err != nil {
+		return nil, err
+	}
+	next := s.work
+	next.revoked, next.lists = revoked, version{digest(files), s.name(files)}
+	return func(ctx context.Context) error {
+		if err := s.put(ctx, audit.ActionReloadCRL, next, next.lists.name, s.work.lists.name); err != nil {
+			return err
+		}
+		due, _ := revoked.Expires()
+		s.log.Info("revocation lists replaced", "revoked", revoked.Len(), "due", due.UTC().Format(time.RFC3339))
+		return nil
+	}, nil
+}
+
+func (s *listSource) refuse(ctx context.Context, name string) error {
+	event := refusalEvent(audit.ActionReloadCRL, s.hash(), name, audit.ReasonCRLUnreadable, audit.ReasonCRLInvalid)
+	event.Files, event.RefusedFiles = s.work.lists.name, name
+	return commitEvent(ctx, s.audit, &event)
+}
