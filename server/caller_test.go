@@ -90,6 +90,8 @@ func FuzzCaller(f *testing.F) {
 	f.Add(names(name(2, "checkout.internal")), "checkout")
 	f.Add(names(name(2, "*.internal")), "")
 	f.Add(names(name(1, "a@b.example"), name(7, "\x7f\x00\x00\x01")), "checkout")
+	f.Add(names(name(0x20|6, good)), "")
+	f.Add(names(name(0x20|2, "checkout.internal")), "")
 	f.Add([]byte(nil), good)
 	f.Add([]byte{0x30, 0x80, 0, 0}, "\u0441heckout")
 	f.Fuzz(func(t *testing.T, alternative []byte, common string) {
@@ -121,9 +123,15 @@ func FuzzCaller(f *testing.F) {
 			if n := said(t, alternative, 6); len(n) != 1 || n[0] != caller {
 				t.Errorf("%q of the URIs %q", caller, n)
 			}
+			if len(cert.URIs) != 1 {
+				t.Errorf("%q, which crypto/x509 didn't check", caller)
+			}
 		case "dns":
 			if n := said(t, alternative, 2); len(n) != 1 || n[0] != text {
 				t.Errorf("%q of the DNS names %q", caller, n)
+			}
+			if len(cert.DNSNames) != 1 || cert.DNSNames[0] != text {
+				t.Errorf("%q, which crypto/x509 didn't check", caller)
 			}
 		case "cn":
 			if text != common || !bytes.Contains(cert.RawSubject, []byte(common)) {

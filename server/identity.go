@@ -100,7 +100,7 @@ func namesOf(cert *x509.Certificate) (uris, hosts []string, err error) {
 		}
 		for _, n := range names {
 			switch {
-			case n.Class != asn1.ClassContextSpecific:
+			case n.Class != asn1.ClassContextSpecific, n.IsCompound && (n.Tag == tagURI || n.Tag == tagHost):
 				return nil, nil, errNoIdentity
 			case n.Tag == tagURI:
 				uris = append(uris, string(n.Bytes))
@@ -108,6 +108,11 @@ func namesOf(cert *x509.Certificate) (uris, hosts []string, err error) {
 				hosts = append(hosts, string(n.Bytes))
 			}
 		}
+	}
+	// What crypto/x509 doesn't take for a name, no name constraint of an authority has
+	// been held against.
+	if len(uris) != len(cert.URIs) || !slices.Equal(hosts, cert.DNSNames) {
+		return nil, nil, errNoIdentity
 	}
 	return uris, hosts, nil
 }

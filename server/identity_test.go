@@ -41,6 +41,9 @@ type (
 	dnsName   string
 	emailName string
 	ipName    string // its bytes
+
+	compoundURI string // encoded as if it consisted of parts
+	compoundDNS string
 )
 
 // alternative returns a subject alternative name with the names exactly as they are,
@@ -48,8 +51,9 @@ type (
 func alternative(t testing.TB, names ...any) pkix.Extension {
 	t.Helper()
 	var raw []asn1.RawValue
-	add := func(tag int, text string) {
+	add := func(tag int, text string) *asn1.RawValue {
 		raw = append(raw, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: []byte(text)})
+		return &raw[len(raw)-1]
 	}
 	for _, n := range names {
 		switch n := n.(type) {
@@ -61,6 +65,10 @@ func alternative(t testing.TB, names ...any) pkix.Extension {
 			add(6, string(n))
 		case ipName:
 			add(7, string(n))
+		case compoundURI:
+			add(6, string(n)).IsCompound = true
+		case compoundDNS:
+			add(2, string(n)).IsCompound = true
 		}
 	}
 	value, err := asn1.Marshal(raw)
@@ -148,6 +156,9 @@ func TestIdentity(t *testing.T) {
 		{name: "a caller in the form of the policy", names: names{uriName("dns:checkout.internal")}, want: nobody},
 		{name: "a caller in the form of the policy, beside a DNS name", names: names{uriName("cn:checkout"), dnsName("other.internal")}, want: "dns:other.internal"},
 		{name: "malformed SPIFFE ID with a good DNS name", names: names{uriName(good + "/"), dnsName("checkout.internal")}, want: nobody},
+		{name: "compound encoding", names: names{compoundURI(good)}, want: nobody},
+		{name: "compound encoding beside another", names: names{uriName(good), compoundURI("spiffe://coatcheck.example/other")}, want: nobody},
+		{name: "compound encoding of a DNS name", names: names{compoundDNS("checkout.internal")}, want: nobody},
 		{name: "empty URI", names: names{uriName("")}, want: nobody},
 
 		{name: "namespace in another's name", names: names{uriName("spiffe://coatcheck.example/ns/a/sa/b")}, want: "spiffe://coatcheck.example/ns/a/sa/b"},

@@ -33,7 +33,7 @@ func serveCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Serve",
-		Long:  "Serves until SIGTERM or SIGINT, then finishes the calls in flight and exits.\nA second signal ends it at once. The policy file is read anew when it changes, and\non SIGHUP.",
+		Long:  "Serves until SIGTERM or SIGINT, then finishes the calls in flight and exits.\nA second signal ends it at once. The policy file, the certificates and the\nrevocation lists are read anew when they change, and on SIGHUP.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(path)

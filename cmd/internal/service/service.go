@@ -46,7 +46,8 @@ type Options struct {
 }
 
 // Check reads everything that a service reads before it opens its store, and
-// reports what is wrong with it. notes is what is to be noted about the policy.
+// reports what is wrong with it. notes is what is to be noted about the policy and the
+// revocation lists, one a line.
 func Check(o Options) (notes, err error) {
 	parts, err := load(o)
 	if err != nil {
@@ -56,7 +57,7 @@ func Check(o Options) (notes, err error) {
 	if v := o.Config.Keystore.Vault; v != nil {
 		err = v.Config(o.Getenv).CheckFiles()
 	}
-	return parts.server.Policy.Current().Notes(), err
+	return errors.Join(parts.server.Policy.Current().Notes(), parts.secured.notes(time.Now())), err
 }
 
 // loaded is a configuration with the files that it names read.

@@ -33,6 +33,15 @@ type secured struct {
 	lists       version             // of the revocation lists
 }
 
+// notes returns what is to be noted about the revocation lists.
+func (s secured) notes(now time.Time) error {
+	due, issuer := s.revoked.Expires()
+	if due.IsZero() || now.Before(due) {
+		return nil
+	}
+	return fmt.Errorf("crl: the list of %s was out of date on %s: its certificates are refused", issuer, due.UTC().Format(time.RFC3339))
+}
+
 // version says which files they are: by their digest, and by the name that the audit log
 // has for them.
 type version struct{ digest, name string }

@@ -51,6 +51,11 @@ const (
 //     example because a string is not UTF-8.
 //   - UNAUTHENTICATED, NO_IDENTITY: the certificate names no caller. Without
 //     a certificate the TLS handshake fails, and no call is made.
+//   - UNAUTHENTICATED, CERTIFICATE_REVOKED, REVOCATION_UNKNOWN or
+//     CERTIFICATE_UNTRUSTED: the certificate was good when the connection was
+//     opened and isn't any more. It has been revoked; or nobody knows, since its
+//     issuer's revocation list is out of date; or its authority isn't trusted now.
+//     A new connection fails at the handshake.
 //   - PERMISSION_DENIED, NO_RULE: no rule of the policy allows it;
 //     DENIED_BY_RULE: a rule denies it; CONDITION_NOT_MET: it is allowed only from
 //     elsewhere, at another time, or otherwise conditionally; CONDITION_FAILED:
@@ -300,6 +305,11 @@ type TokenizationService_StreamDetokenizeClient = grpc.BidiStreamingClient[Strea
 //     example because a string is not UTF-8.
 //   - UNAUTHENTICATED, NO_IDENTITY: the certificate names no caller. Without
 //     a certificate the TLS handshake fails, and no call is made.
+//   - UNAUTHENTICATED, CERTIFICATE_REVOKED, REVOCATION_UNKNOWN or
+//     CERTIFICATE_UNTRUSTED: the certificate was good when the connection was
+//     opened and isn't any more. It has been revoked; or nobody knows, since its
+//     issuer's revocation list is out of date; or its authority isn't trusted now.
+//     A new connection fails at the handshake.
 //   - PERMISSION_DENIED, NO_RULE: no rule of the policy allows it;
 //     DENIED_BY_RULE: a rule denies it; CONDITION_NOT_MET: it is allowed only from
 //     elsewhere, at another time, or otherwise conditionally; CONDITION_FAILED:
