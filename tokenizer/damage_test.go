@@ -98,7 +98,7 @@ func TestExportStepsOverDamage(t *testing.T) {
 	}, seen)
 	tokens, damaged := 0, 0
 	for page := ""; ; {
-		p, err := k.Export(t.Context(), namespace, "seen", page, 3)
+		p, err := k.Export(t.Context(), namespace, "seen", page, 3, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

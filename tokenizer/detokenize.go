@@ -102,6 +102,13 @@ type DetokenizeRequest struct {
 	// refused is no use of the token.
 	Judge func(*Facts) (Form, error)
 
+	// Admit, if it isn't nil, is asked last, when nothing else stands against giving
+	// the value in the form, and before a use is counted. subject is the id of the
+	// record of the person whom it is about, 0 if it is about nobody. Its error is that
+	// of the result, or ErrUnavailable that of all. A request that is refused is no use
+	// of the token.
+	Admit func(form Form, subject uint64) error
+
 	// RedemptionID, if it isn't "", makes the request one use with the others that
 	// have the same, where uses are counted.
 	RedemptionID string
@@ -120,7 +127,8 @@ type DetokenizeResult struct {
 // leave the process only when the event that tells of it is durable.
 //
 // Errors: ErrTokenNotFound, ErrHoneytoken, ErrInvalidToken, ErrNoPart,
-// ErrInvalidRedemption, that of Judge, ErrExpired, ErrRevoked, ErrSpent, ErrSubjectErased, ErrDamaged, ErrUnavailable,
+// ErrInvalidRedemption, those of Judge and Admit, ErrExpired, ErrRevoked, ErrSpent,
+// ErrSubjectErased, ErrDamaged, ErrUnavailable,
 // keystore.ErrKeySpent, that of keystore.Keystore.Keyring, or that of ctx.
 func (t *Tokenizer) Detokenize(ctx context.Context, namespace string, req DetokenizeRequest, unit *Unit) (DetokenizeResult, error) {
 	results, err := t.DetokenizeAll(ctx, namespace, []DetokenizeRequest{req}, MaxValue, unit)
@@ -182,7 +190,7 @@ func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeR
 			return DetokenizeResult{Err: err}, nil
 		}
 	}
-	value, err := d.value(p, req, form, f)
+	value, use, err := d.value(p, req, form, f)
 	if errors.Is(err, ErrUnavailable) || errors.Is(err, keystore.ErrKeySpent) {
 		return result, err
 	}
@@ -191,43 +199,58 @@ func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeR
 	}
 	defer clear(value)
 	shown, err := p.show(value, form)
+	if err != nil {
+		return DetokenizeResult{Err: err}, nil // what can't be shown is no use
+	}
 	if d.room -= len(shown.Reveal()); d.room < 0 {
 		return DetokenizeResult{Err: ErrNoRoom}, nil
 	}
-	return DetokenizeResult{Value: shown, Binary: p.dataType.Binary() && form == Full, Err: err}, nil
+	if req.Admit != nil {
+		if err := req.Admit(form, f.Record.Subject); errors.Is(err, ErrUnavailable) {
+			return result, err
+		} else if err != nil {
+			d.room += len(shown.Reveal())
+			return DetokenizeResult{Err: err}, nil
+		}
+	}
+	if use != nil {
+		use.count(p, req.RedemptionID, d.now)
+	}
+	return DetokenizeResult{Value: shown, Binary: p.dataType.Binary() && form == Full}, nil
 }
 
 // value returns the value of a token that was found, or of which nothing is stored,
-// in its normal form.
-func (d *detokenizing) value(p *profile, req *DetokenizeRequest, form Form, f *Found) ([]byte, error) {
+// in its normal form; and the use that is to be counted if it is given, if one is.
+func (d *detokenizing) value(p *profile, req *DetokenizeRequest, form Form, f *Found) ([]byte, *usage, error) {
 	if d.room < 0 {
-		return nil, ErrNoRoom
+		return nil, nil, ErrNoRoom
 	}
 	if len(req.RedemptionID) > MaxRedemptionID {
-		return nil, &InputError{ErrInvalidRedemption, "is longer than 128 bytes"}
+		return nil, nil, &InputError{ErrInvalidRedemption, "is longer than 128 bytes"}
 	}
 	if f.Err != nil { // of the mode FPE
 		block, err := d.fpeKey(p)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return p.fpe.decipher(nil, block, string(req.token))
+		value, err := p.fpe.decipher(nil, block, string(req.token))
+		return value, nil, err
 	}
 	if f.Record.MaxUses > 0 && form != Masked {
-		return d.use(p, req, form, f.Record)
+		return d.use(req.RedemptionID, f.Record)
 	}
 	if err := usable(f.Record.stateAt(d.now)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	secret, err := d.secretOf(f.Record)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	value, err := f.Record.open(d.ring, secret, partValue)
 	if err == nil && len(value) == 0 {
 		err = fmt.Errorf("%w: record %d is active and has no value", ErrDamaged, f.Record.ID)
 	}
-	return value, err
+	return value, nil, err
 }
 
 // show returns a value in a form.

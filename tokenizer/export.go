@@ -45,9 +45,13 @@ const maxExport = 1 << 20
 // they were made. Those that have expired, are spent or about somebody who has
 // been erased are left out. page is the Next of the page before, "" at first.
 //
+// admit, if it isn't nil, is asked of each token that is to be returned, with the id of
+// the record of the person whom it is about, 0 if it is about nobody. The page ends
+// before one that it refuses; if it would be empty then, the error is that of admit.
+//
 // Errors: ErrUnknownProfile, ErrNotExportable, ErrInvalidPage, ErrUnavailable, that
-// of keystore.Keystore.Keyring, or that of ctx.
-func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string, limit int) (ExportedPage, error) {
+// of admit, that of keystore.Keystore.Keyring, or that of ctx.
+func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string, limit int, admit func(subject uint64) error) (ExportedPage, error) {
 	p, ok := t.profiles[profile]
 	if !ok {
 		return ExportedPage{}, ErrUnknownProfile
@@ -86,6 +90,14 @@ func (t *Tokenizer) Export(ctx context.Context, namespace, profile, page string,
 		if errors.Is(err, ErrDamaged) {
 			result.Damaged++
 			return nil
+		}
+		if ok && admit != nil {
+			if refused := admit(f.Record.Subject); errors.Is(refused, ErrUnavailable) || refused != nil && result.Empty() {
+				return refused
+			} else if refused != nil {
+				next = ids[i-1] // the page isn't empty, so this is not the first
+				return errEnough
+			}
 		}
 		if ok {
 			result.Tokens = append(result.Tokens, Exported{info, value, p.dataType.Binary()})

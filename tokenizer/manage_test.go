@@ -346,7 +346,7 @@ func TestExport(t *testing.T) {
 	now.pass(time.Minute)
 	got := make(map[tokenizer.Token]string)
 	for page := ""; ; {
-		p, err := k.Export(t.Context(), namespace, "note", page, 5)
+		p, err := k.Export(t.Context(), namespace, "note", page, 5, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -360,7 +360,7 @@ func TestExport(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("exported %d tokens, want %d", len(got), len(want))
 	}
-	if _, err := k.Export(t.Context(), namespace, "cvv", "", 5); !errors.Is(err, tokenizer.ErrNotExportable) {
+	if _, err := k.Export(t.Context(), namespace, "cvv", "", 5, nil); !errors.Is(err, tokenizer.ErrNotExportable) {
 		t.Errorf("card verification values: %v", err)
 	}
 	sign := func() (public, signature []byte) {

@@ -17,9 +17,9 @@ type usage struct {
 	err     error
 }
 
-// use counts a use of a token, or finds it to be the repetition of one that
-// counted, and returns the value.
-func (d *detokenizing) use(p *profile, req *DetokenizeRequest, form Form, record Record) ([]byte, error) {
+// use returns the value of a token whose uses are counted, and the use that it would
+// be; none if it repeats one that counted.
+func (d *detokenizing) use(redemption string, record Record) ([]byte, *usage, error) {
 	u := d.used[record.ID]
 	if u == nil {
 		u = &usage{before: record}
@@ -30,41 +30,38 @@ func (d *detokenizing) use(p *profile, req *DetokenizeRequest, form Form, record
 		d.used[record.ID] = u
 	}
 	if u.err != nil {
-		return nil, u.err
+		return nil, nil, u.err
 	}
 	state := u.stateAt(d.now)
-	if (state == Active || state == Spent) && u.details.redeemed(req.RedemptionID, d.now) && len(u.value) > 0 {
-		return append([]byte(nil), u.value...), nil
+	if (state == Active || state == Spent) && u.details.redeemed(redemption, d.now) && len(u.value) > 0 {
+		return append([]byte(nil), u.value...), nil, nil
 	}
 	if err := usable(state); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(u.value) == 0 {
-		return nil, fmt.Errorf("%w: record %d is active and has no value", ErrDamaged, record.ID)
+		return nil, nil, fmt.Errorf("%w: record %d is active and has no value", ErrDamaged, record.ID)
 	}
-	shown, err := p.show(u.value, form)
-	if err != nil {
-		return nil, err // what can't be shown is no use
-	}
-	if len(shown.Reveal()) > d.room {
-		return nil, ErrNoRoom
-	}
+	return append([]byte(nil), u.value...), u, nil
+}
+
+// count counts a use.
+func (u *usage) count(p *profile, redeemed string, now time.Time) {
 	u.changed = true
 	u.Uses++
-	if req.RedemptionID != "" {
-		until := d.now.Add(p.RedemptionLease).Truncate(time.Second)
+	if redeemed != "" {
+		until := now.Add(p.RedemptionLease).Truncate(time.Second)
 		if !u.Expires.IsZero() && u.Expires.Before(until) {
 			until = u.Expires
 		}
 		if n := len(u.details.redemptions); n >= maxLeases {
 			u.details.redemptions = u.details.redemptions[n-maxLeases+1:]
 		}
-		u.details.redemptions = append(u.details.redemptions, redemption{req.RedemptionID, until})
+		u.details.redemptions = append(u.details.redemptions, redemption{redeemed, until})
 	}
 	if u.Uses >= u.MaxUses {
 		u.State = Spent
 	}
-	return append([]byte(nil), u.value...), nil
 }
 
 // finish adds to the unit what the uses change. The value of a token that is
