@@ -12,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/code"
 
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -23,6 +24,8 @@ type call struct {
 	policy    *policy.Policy // by which all of it is judged
 	address   netip.Addr     // of the client
 	consents  bool           // whether consents are kept
+	limiter   *limit.Limiter
+	meter     *limit.Meter // once a limit applies
 	event     audit.Event
 	unit      tokenizer.Unit
 	committed bool
@@ -53,7 +56,7 @@ func newCall(ctx context.Context, name string, m method, p *policy.Policy) *call
 // done again.
 func (c *call) begin(ctx context.Context, name string, m method, p *policy.Policy) {
 	from := clientOf(ctx)
-	*c = call{method: m, policy: p, address: from.ip, consents: c.consents, event: audit.Event{
+	*c = call{method: m, policy: p, address: from.ip, consents: c.consents, limiter: c.limiter, meter: c.meter, event: audit.Event{
 		Time:        c.event.Time,
 		RequestID:   c.event.RequestID,
 		Peer:        from.address,
@@ -62,6 +65,7 @@ func (c *call) begin(ctx context.Context, name string, m method, p *policy.Polic
 		Action:      m.action,
 		Policy:      p.Hash(),
 	}}
+	c.remeasure()
 }
 
 // newRequestID returns 16 random hexadecimal digits. Nothing rests on nobody being
@@ -75,7 +79,7 @@ func newRequestID() string {
 // group returns the record of a part of a stream: the same call, about other
 // things, and judged by the policy of now.
 func (c *call) group(p *policy.Policy) *call {
-	g := &call{method: c.method, policy: p, address: c.address, consents: c.consents, event: c.event}
+	g := &call{method: c.method, policy: p, address: c.address, consents: c.consents, limiter: c.limiter, meter: c.meter, event: c.event}
 	g.event.Time, g.event.Items, g.event.Records, g.event.Policy = time.Now(), nil, 0, p.Hash()
 	g.event.Alerts = nil
 	return g
@@ -96,7 +100,8 @@ func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
 	event.Decision, event.Rule, event.Alerts, event.AboutCaller = "", "", nil, ""
-	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, event: event}
+	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, limiter: c.limiter, meter: c.meter, event: event}
+	c.remeasure()
 }
 
 // decide records a decision and returns its error, nil for one that allows.

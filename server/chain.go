@@ -156,10 +156,13 @@ func (s *Server) record(ctx context.Context, name string, next rest) error {
 		name = "unknown"
 	}
 	c := newCall(ctx, name, m, s.policy.Current())
-	c.consents = s.consents != nil
+	c.consents, c.limiter = s.consents != nil, s.limiter
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
-	return s.conclude(ctx, c, next, next.do(ctx))
+	err := s.conclude(ctx, c, next, next.do(ctx))
+	c.measured(err == nil)
+	c.tellLimits(ctx)
+	return err
 }
 
 // conclude commits a call whose handler has ended with err, and returns what it
@@ -175,7 +178,8 @@ func (s *Server) conclude(ctx context.Context, c *call, next rest, err error) er
 	failed := s.commit(c, err)
 	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
 		// What the unit rests on has changed since the handler looked: a key of it
-		// has been retired or replaced, or somebody else brought the same value.
+		// has been retired or replaced, or somebody else brought the same value, or
+		// spent what was left of a budget.
 		// Nothing has happened yet, so all of it is done again.
 		if err = s.fresh(ctx, failed); err == nil {
 			c.begin(ctx, c.event.Method, c.method, s.policy.Current())
@@ -206,7 +210,7 @@ const maxAttempts = 64
 
 // retriable says whether a unit would be another one if it were prepared again.
 func retriable(err error) bool {
-	return errors.Is(err, keystore.ErrKeyVersion) || errors.Is(err, tokenizer.ErrConflict)
+	return errors.Is(err, keystore.ErrKeyVersion) || errors.Is(err, tokenizer.ErrConflict) || errors.Is(err, tokenizer.ErrBudgetSpent)
 }
 
 // fresh sees to it that a call is done again with the keys of now.
@@ -220,8 +224,9 @@ func (s *Server) fresh(ctx context.Context, failed error) error {
 // commitGroup commits a part of a stream: do prepares it, and does so again if
 // others were first. Nothing of it may be sent before commitGroup has returned
 // nil.
-func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) error {
-	err := s.barred(c)
+func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) (err error) {
+	defer func() { c.measured(err == nil) }()
+	err = s.barred(c)
 	if err == nil {
 		err = do()
 	}
@@ -335,7 +340,11 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 		return err
 	}
 	if c.method.kind == policy.PlainAction { // there is nothing more to know
-		if err := c.decide(c.policy.Decide(c.request(""))); err != nil {
+		decision := c.policy.Decide(c.request(""))
+		if err := c.decide(decision); err != nil {
+			return err
+		}
+		if err := c.pay(decision.Duties()); err != nil {
 			return err
 		}
 	} else if _, ok := c.policy.May(c.event.Caller, DefaultNamespace, c.method.action); !ok {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -53,12 +54,14 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 				return err
 			}
 			part.event.Profile = p.Name
-			if err := part.decide(part.policy.Decide(part.request(p.Name))); err != nil {
+			decision := part.policy.Decide(part.request(p.Name))
+			if err := part.decide(decision); err != nil {
 				return err
 			}
-			page, err = t.export(ctx, part, p.Name, from, recipient)
+			page, err = t.export(ctx, part, decision.Duties(), p.Name, from, recipient)
 			return err
 		})
+		c.meter = part.meter
 		if err != nil {
 			return err
 		}
@@ -73,13 +76,13 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 }
 
 // export prepares a page, of as many tokens as fit a message.
-func (t *tokens) export(ctx context.Context, c *call, profile, from string, recipient age.Recipient) (*coatcheckv1.ExportTokensResponse, error) {
+func (t *tokens) export(ctx context.Context, c *call, duties *policy.Duties, profile, from string, recipient age.Recipient) (*coatcheckv1.ExportTokensResponse, error) {
 	signer, err := t.tokenizer.Signer(ctx, DefaultNamespace, &c.unit)
 	if err != nil {
 		return nil, err
 	}
 	for limit := exportPage; ; limit /= 2 {
-		page, err := t.exportUpTo(ctx, c, profile, from, recipient, limit)
+		page, err := t.exportUpTo(ctx, c, duties, profile, from, recipient, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -92,14 +95,22 @@ func (t *tokens) export(ctx context.Context, c *call, profile, from string, reci
 }
 
 // exportUpTo prepares a page without its signature.
-func (t *tokens) exportUpTo(ctx context.Context, c *call, profile, from string, recipient age.Recipient, limit int) (*coatcheckv1.ExportTokensResponse, error) {
+func (t *tokens) exportUpTo(ctx context.Context, c *call, duties *policy.Duties, profile, from string, recipient age.Recipient, limit int) (*coatcheckv1.ExportTokensResponse, error) {
+	c.redraw()
+	var admit func(uint64) error
+	if duties.Any() {
+		admit = func(subject uint64) error { return c.draw(ctx, duties, subject) }
+	}
 	var found tokenizer.ExportedPage
 	for stretch := 0; stretch == 0 || stretch < exportStretches && found.Empty() && found.Next != ""; stretch++ {
 		var err error
-		if found, err = t.tokenizer.Export(ctx, DefaultNamespace, profile, from, limit); err != nil {
+		if found, err = t.tokenizer.Export(ctx, DefaultNamespace, profile, from, limit, admit); err != nil {
 			return nil, err
 		}
 		from = found.Next
+	}
+	if err := c.settle(ctx); err != nil {
+		return nil, err
 	}
 	infos := make([]tokenizer.TokenInfo, len(found.Tokens))
 	for i := range found.Tokens {

@@ -60,22 +60,25 @@ func (d *deed) fail(err error) {
 }
 
 // decide asks policy.
-func (d *deed) decide(p *policy.Policy, r policy.Request) policy.Decision {
-	decision := p.Decide(r)
+func (d *deed) decide(c *call, r policy.Request) policy.Decision {
+	decision := c.policy.Decide(r)
 	var err error
 	if !decision.Allowed {
 		err = denial(decision)
 	}
-	d.decided(decision, err)
+	d.decided(c, decision, err)
 	return decision
 }
 
-// decided records a decision, and why it is denied, if it is.
-func (d *deed) decided(decision policy.Decision, err error) {
+// decided records a decision, and why it is denied, if it is. An item that is allowed
+// is counted.
+func (d *deed) decided(c *call, decision policy.Decision, err error) {
 	d.Decision, d.Rule, d.duties, d.form = audit.Allow, decision.Rule, *decision.Duties(), decision.Reveal
 	if err != nil {
 		d.Decision = audit.Deny
 		d.fail(err)
+	} else if !decision.Pending && d.err == nil {
+		d.fail(c.pay(&d.duties))
 	}
 }
 
@@ -215,9 +218,9 @@ func (t *tokenization) wants(ctx context.Context, c *call, req *coatcheckv1.Toke
 	}
 	d.Profile = p.Name
 	asked := c.request(p.Name)
-	if d.decide(c.policy, asked).Pending {
+	if d.decide(c, asked).Pending {
 		asked.Token = newToken(req)
-		d.decide(c.policy, asked)
+		d.decide(c, asked)
 	}
 	if d.err != nil {
 		return false
@@ -287,6 +290,9 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	if err != nil {
 		return nil, err
 	}
+	if err := c.settle(ctx); err != nil {
+		return nil, err
+	}
 	block := make([]coatcheckv1.DetokenizeResponse, len(asked))
 	for k, i := range at {
 		d := &deeds[i]
@@ -337,7 +343,7 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 	}
 	request := c.request(p.Name)
 	request.Purpose, request.Reveal, request.StatedReason = purpose, asked, d.StatedReason
-	decision := d.decide(c.policy, request)
+	decision := d.decide(c, request)
 	if !decision.Allowed && t.trap(ctx, ref) {
 		d.Alert = audit.AlertHoneytoken
 	}
@@ -347,9 +353,12 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 		ask.Judge = func(found *tokenizer.Facts) (tokenizer.Form, error) {
 			token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
 			decision, err := token.judge(c.policy, request)
-			d.decided(decision, err)
-			return forms[decision.Reveal], err
+			d.decided(c, decision, err)
+			return forms[decision.Reveal], d.err
 		}
+	}
+	if decision.Pending || d.duties.Any() {
+		ask.Admit = c.admit(ctx, d)
 	}
 	return ask, d.err == nil
 }

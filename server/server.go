@@ -32,6 +32,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/burst"
 	"github.com/coatcheck/coatcheck/server/crl"
+	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -70,6 +71,9 @@ type Config struct {
 	// set, of what is revealed to whom.
 	Alerts *alert.Dispatcher
 	Bursts *burst.Counter
+
+	// Now is the clock for the limits of rules; nil stands for time.Now.
+	Now func() time.Time
 }
 
 // Limits bound what clients can ask of a server. A field that is zero stands
@@ -127,6 +131,7 @@ type Server struct {
 	health          *componentHealth
 	policy          *policy.Live
 	consents        Consents
+	limiter         *limit.Limiter
 	suspended       *suspensions
 	suspendThieves  bool
 	keys            *keystore.Keystore
@@ -160,8 +165,12 @@ func New(cfg Config) (*Server, error) {
 		cfg.Upkeep == nil || cfg.Audit == nil || cfg.Segments == nil || cfg.Logger == nil {
 		return nil, errors.New("server: incomplete configuration")
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	s := &Server{
 		policy: cfg.Policy, consents: cfg.Consents, suspendThieves: cfg.SuspendThieves, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		limiter:   limit.New(cfg.Store, cfg.Now),
 		suspended: &suspensions{store: cfg.Store, callers: make(map[string]bool)},
 		logID:     cfg.Store.LogID(), alerts: cfg.Alerts, bursts: cfg.Bursts,
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),

@@ -14,6 +14,7 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/crl"
+	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -169,6 +170,8 @@ var refusals = []refusal{
 	{err: tokenizer.ErrNoRoom, code: codes.ResourceExhausted, reason: "RESPONSE_TOO_LARGE", message: "the response would be larger than a message may be; ask for fewer"},
 	{err: errTooLarge, code: codes.ResourceExhausted, reason: "RESPONSE_TOO_LARGE", message: "the response would be larger than a message may be; ask for fewer"},
 	{err: keystore.ErrKeySpent, code: codes.ResourceExhausted, reason: "KEY_SPENT", message: "the data key has been used as often as a key may; it has to be rotated"},
+	{err: limit.ErrRate, code: codes.ResourceExhausted, reason: "RATE_LIMITED", message: "a rule of the policy allows so many items at a time, and there were more"},
+	{err: tokenizer.ErrBudgetSpent, code: codes.ResourceExhausted, reason: "BUDGET_SPENT", message: "a rule of the policy lets so much be revealed in an hour or a day, and it has been"},
 	{err: errOverloaded, code: codes.ResourceExhausted, reason: "OVERLOADED", message: "too many calls in flight", retry: 100 * time.Millisecond},
 
 	{err: errDraining, code: codes.Unavailable, reason: "SHUTTING_DOWN", message: "the server is shutting down"},
@@ -191,7 +194,7 @@ var refusals = []refusal{
 // unitErrors are how a store refuses a unit for what is in it.
 var unitErrors = []error{
 	keystore.ErrKeyVersion, keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, tokenizer.ErrDamaged,
-	tokenizer.ErrConflict, audit.ErrTooLarge,
+	tokenizer.ErrConflict, tokenizer.ErrBudgetSpent, audit.ErrTooLarge,
 }
 
 // denials maps what policy says to errors.
@@ -238,7 +241,12 @@ func (r refusal) ours() bool {
 // client's own input.
 func (r refusal) status(err error) *status.Status {
 	st := status.New(r.code, r.message)
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain}}
+	info, retry := &errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain}, r.retry
+	var beyond *limit.Error
+	if errors.As(err, &beyond) {
+		info.Metadata, retry = map[string]string{"rule": beyond.Rule, "limit": beyond.Limit}, beyond.Retry
+	}
+	details := []protoadapt.MessageV1{info}
 	if field, description := r.violation(err); r.code == codes.InvalidArgument {
 		st = status.New(r.code, description)
 		if field != "" {
@@ -248,8 +256,8 @@ func (r refusal) status(err error) *status.Status {
 			{Field: field, Description: description, Reason: r.reason},
 		}})
 	}
-	if r.retry > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.retry)})
+	if retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retry)})
 	}
 	detailed, err := st.WithDetails(details...)
 	if err != nil {

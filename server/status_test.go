@@ -24,20 +24,19 @@ import (
 // unreachable are exported sentinels that can't be what a call ends with, and
 // why.
 var unreachable = map[string]string{
-	"keystore.ErrKeySize":      "a defect of a backend; told as INTERNAL",
-	"keystore.ErrClass":        "a defect; told as INTERNAL",
-	"keystore.ErrOpen":         "tokenizer turns it into ErrDamaged",
-	"keystore.ErrTooLarge":     "no value is as large as that",
-	"tokenizer.ErrNotFound":    "tokenizer turns it into ErrTokenNotFound",
-	"tokenizer.ErrHoneytoken":  "is tokenizer.ErrTokenNotFound, and told as nothing else",
-	"tokenizer.ErrIDTaken":     "a defect; told as INTERNAL",
-	"tokenizer.ErrProfile":     "only when starting",
-	"tokenizer.ErrBudgetSpent": "no call draws on a budget yet",
-	"format.ErrValue":          "tokenizer turns it into ErrInvalidValue",
-	"format.ErrToken":          "tokenizer wraps it in ErrInvalidToken",
-	"audit.ErrTorn":            "only when reading segments",
-	"audit.ErrBroken":          "only when reading segments",
-	"audit.ErrMismatch":        "only when starting",
+	"keystore.ErrKeySize":     "a defect of a backend; told as INTERNAL",
+	"keystore.ErrClass":       "a defect; told as INTERNAL",
+	"keystore.ErrOpen":        "tokenizer turns it into ErrDamaged",
+	"keystore.ErrTooLarge":    "no value is as large as that",
+	"tokenizer.ErrNotFound":   "tokenizer turns it into ErrTokenNotFound",
+	"tokenizer.ErrHoneytoken": "is tokenizer.ErrTokenNotFound, and told as nothing else",
+	"tokenizer.ErrIDTaken":    "a defect; told as INTERNAL",
+	"tokenizer.ErrProfile":    "only when starting",
+	"format.ErrValue":         "tokenizer turns it into ErrInvalidValue",
+	"format.ErrToken":         "tokenizer wraps it in ErrInvalidToken",
+	"audit.ErrTorn":           "only when reading segments",
+	"audit.ErrBroken":         "only when reading segments",
+	"audit.ErrMismatch":       "only when starting",
 }
 
 // TestEverySentinelHasARow finds the exported sentinels in the sources of the
@@ -45,7 +44,7 @@ var unreachable = map[string]string{
 func TestEverySentinelHasARow(t *testing.T) {
 	rows := sentinelsIn(t, "status.go")
 	found := 0
-	for _, dir := range []string{"../keystore", "../tokenizer", "../tokenizer/format", "policy", "audit", "crl"} {
+	for _, dir := range []string{"../keystore", "../tokenizer", "../tokenizer/format", "policy", "audit", "limit", "crl"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: no sources, %v", dir, err)

@@ -144,6 +144,7 @@ func serveGroups[In message, Req, Out any](s *Server, stream grpc.BidiStreamingS
 				answers, err = answer(ctx, part, group)
 				return err
 			})
+			whole.meter = part.meter
 			if err != nil {
 				return err
 			}

@@ -121,6 +121,7 @@ func (t *tokenization) BatchDetokenize(ctx context.Context, req *coatcheckv1.Bat
 	for room := max(t.server.limits.MessageSize-responseReserve*len(req.GetItems()), 0); ; room /= 2 {
 		deeds := c.newDeeds(len(req.GetItems()))
 		c.unit = tokenizer.Unit{}
+		c.remeasure()
 		responses, err := t.detokenize(ctx, c, req.GetItems(), room, deeds)
 		c.tellAll(deeds)
 		if err != nil {

@@ -35,14 +35,18 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (c *c
 	if d.err == nil {
 		request := c.request(ref.Profile.Name)
 		request.StatedReason = d.StatedReason
-		decision := d.decide(c.policy, request)
+		decision := d.decide(c, request)
 		if !decision.Allowed && t.trap(ctx, ref) {
 			d.Alert = audit.AlertHoneytoken
 		}
 		if decision.Pending {
 			judge = func(found *tokenizer.Facts) error {
 				token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
-				return c.judged(token.judge(c.policy, request))
+				decision, err := token.judge(c.policy, request)
+				if err := c.judged(decision, err); err != nil {
+					return err
+				}
+				return c.pay(decision.Duties())
 			}
 		}
 	}
@@ -60,7 +64,7 @@ func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.
 	}
 	d := &c.newDeeds(1)[0]
 	d.Profile = p.Name
-	d.decide(c.policy, c.request(p.Name))
+	d.decide(c, c.request(p.Name))
 	return c, p, c.tell(d, nil)
 }
 

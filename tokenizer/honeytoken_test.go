@@ -185,7 +185,7 @@ func TestHoneytokens(t *testing.T) {
 			if page, err := k.List(t.Context(), namespace, tokenizer.ListRequest{Profile: p.Name, Limit: 100}); err != nil || len(page.Tokens) > 0 || page.Damaged > 0 {
 				t.Errorf("%s: List of %s has %+v, %v", when, p.Name, page, err)
 			}
-			if page, err := k.Export(t.Context(), namespace, p.Name, "", 100); !errors.Is(err, tokenizer.ErrNotExportable) && (err != nil || !page.Empty()) {
+			if page, err := k.Export(t.Context(), namespace, p.Name, "", 100, nil); !errors.Is(err, tokenizer.ErrNotExportable) && (err != nil || !page.Empty()) {
 				t.Errorf("%s: Export of %s has %+v, %v", when, p.Name, page, err)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/crl"
+	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -41,6 +42,9 @@ type Sources struct {
 
 	// Revoked returns what revocation lists say; it may be nil.
 	Revoked func() *crl.Set
+
+	// Limited returns how many items have been refused for a limit of a rule.
+	Limited func() []limit.Count
 }
 
 // Handler returns the page with the metrics of the sources, of the Go runtime
@@ -50,7 +54,7 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s), tokens(s), alerts(s),
+		keys(s), tokens(s), alerts(s), limited(s),
 		refused("policy_refused", "1 while the policy file is refused, so that an earlier policy is at work.", s.PolicyRefused),
 		refused("tls_refused", "1 while the server's certificate, key or client authorities are refused, so that earlier ones are at work.", s.TLSRefused),
 		refused("crl_refused", "1 while a revocation list is refused, so that earlier ones are at work.", s.CRLRefused),

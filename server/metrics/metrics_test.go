@@ -12,6 +12,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/alert"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/crl"
+	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/metrics"
 	"github.com/coatcheck/coatcheck/server/servertest"
 )
@@ -25,6 +26,9 @@ func TestKeys(t *testing.T) {
 		Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(),
 		PolicyRefused: func() bool { return false }, TLSRefused: func() bool { return false }, CRLRefused: func() bool { return true },
 		Revoked: func() *crl.Set { return revoked }, Alerts: alerts.Counts,
+		Limited: func() []limit.Count {
+			return []limit.Count{{Name: limit.Name{Rule: "sees", Limit: "values_per_hour"}, Refused: 3}}
+		},
 	}
 	page := func() string {
 		recorder := httptest.NewRecorder()
@@ -43,6 +47,7 @@ func TestKeys(t *testing.T) {
 		`coatcheck_crl_expires_timestamp_seconds 0`,
 		`coatcheck_crl_revoked_certificates 0`,
 		`coatcheck_keystore_state{state="ready"} 1`,
+		`coatcheck_limited_total{limit="values_per_hour",rule="sees"} 3`,
 		`coatcheck_keystore_state{state="offline"} 0`,
 		`coatcheck_keystore_state{state="sealed"} 0`,
 		`coatcheck_keystore_keys_in_memory 6`,

@@ -24,6 +24,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/burst"
 	"github.com/coatcheck/coatcheck/server/crl"
+	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -93,6 +94,9 @@ type Options struct {
 
 	// Revoked are refused.
 	Revoked *crl.Set
+
+	// Now is the clock for the limits of rules, if it isn't time.Now.
+	Now func() time.Time
 
 	// Wrap puts something between the server and its store.
 	Wrap func(tokenizer.Store) tokenizer.Store
@@ -187,7 +191,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		AllowCommonName: o.AllowCommonName,
 		Tokenizer:       tokens,
 		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
-		Limits: o.Limits, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
+		Limits: o.Limits, Now: o.Now, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
 		Consents: o.Consents, SuspendThieves: o.SuspendThieves,
 	}))(t)
 	in.server, in.Keystore, in.Upkeep = srv, keys, keeper
@@ -247,6 +251,9 @@ func (in *Instance) ReplaceTLS(t testing.TB, config *tls.Config, revoked *crl.Se
 		t.Fatal(err)
 	}
 }
+
+// Limited returns how many items have been refused for a limit of a rule.
+func (in *Instance) Limited() []limit.Count { return in.server.Limited() }
 
 // InFlight returns how many calls are in flight.
 func (in *Instance) InFlight() int { return in.server.InFlight() }

@@ -223,7 +223,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	if f.metrics != nil {
 		sources := metrics.Sources{
 			Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(),
-			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts,
+			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts, Limited: srv.Limited,
 		}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {

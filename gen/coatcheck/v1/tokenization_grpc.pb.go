@@ -63,6 +63,13 @@ const (
 //     to state a reason, of the form that the policy lays down.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
+//   - RESOURCE_EXHAUSTED, RATE_LIMITED: the rule that allows it lets a caller
+//     have only so many items at a time; BUDGET_SPENT: it lets only so much be
+//     revealed in an hour or a day. ErrorInfo has metadata "rule" and "limit", and
+//     RetryInfo says when there is room for one more. In batches and streams single
+//     items are refused. A call to which limits apply ends with the trailer
+//     coatcheck-limits, which has a value for each: "RULE/LIMIT";r=37;t=1234, with
+//     how much is left, and in how many seconds all of it is there again.
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.
@@ -317,6 +324,13 @@ type TokenizationService_StreamDetokenizeClient = grpc.BidiStreamingClient[Strea
 //     to state a reason, of the form that the policy lays down.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
+//   - RESOURCE_EXHAUSTED, RATE_LIMITED: the rule that allows it lets a caller
+//     have only so many items at a time; BUDGET_SPENT: it lets only so much be
+//     revealed in an hour or a day. ErrorInfo has metadata "rule" and "limit", and
+//     RetryInfo says when there is room for one more. In batches and streams single
+//     items are refused. A call to which limits apply ends with the trailer
+//     coatcheck-limits, which has a value for each: "RULE/LIMIT";r=37;t=1234, with
+//     how much is left, and in how many seconds all of it is there again.
 //   - UNAVAILABLE, KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE or
 //     AUDIT_UNAVAILABLE: what the call needs is away. Nothing was revealed. A
 //     value may have been stored, but its token was given to nobody.

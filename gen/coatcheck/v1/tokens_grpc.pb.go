@@ -168,7 +168,9 @@ type TokenServiceClient interface {
 	// Codes and reasons: INVALID_ARGUMENT: UNKNOWN_PROFILE (profile),
 	// INVALID_RECIPIENT (recipient), INVALID_PAGE_TOKEN (page_token).
 	// FAILED_PRECONDITION: NOT_EXPORTABLE: nothing is stored of the profile, or its
-	// values must not be kept (card verification values).
+	// values must not be kept (card verification values). RESOURCE_EXHAUSTED:
+	// BUDGET_SPENT: the pages that arrived have used up a budget of the policy; go on
+	// after what RetryInfo says.
 	//
 	// Audit: one event for each page before it leaves, action "export-tokens",
 	// with a hash of the recipient and the digests of the tokens.
@@ -420,7 +422,9 @@ type TokenServiceServer interface {
 	// Codes and reasons: INVALID_ARGUMENT: UNKNOWN_PROFILE (profile),
 	// INVALID_RECIPIENT (recipient), INVALID_PAGE_TOKEN (page_token).
 	// FAILED_PRECONDITION: NOT_EXPORTABLE: nothing is stored of the profile, or its
-	// values must not be kept (card verification values).
+	// values must not be kept (card verification values). RESOURCE_EXHAUSTED:
+	// BUDGET_SPENT: the pages that arrived have used up a budget of the policy; go on
+	// after what RetryInfo says.
 	//
 	// Audit: one event for each page before it leaves, action "export-tokens",
 	// with a hash of the recipient and the digests of the tokens.
