@@ -350,17 +350,23 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 	d.fail(unnamed) // a denial is one whether there are keys or not
 	ask = tokenizer.DetokenizeRequest{Reference: ref, Form: forms[decision.Reveal], RedemptionID: req.GetRedemptionId()}
 	if decision.Pending {
-		ask.Judge = func(found *tokenizer.Facts) (tokenizer.Form, error) {
-			token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
-			decision, err := token.judge(c.policy, request)
-			d.decided(c, decision, err)
-			return forms[decision.Reveal], d.err
-		}
+		ask.Judge = t.judgeOf(ctx, c, d, request)
 	}
 	if decision.Pending || d.duties.Any() {
 		ask.Admit = c.admit(ctx, d)
 	}
 	return ask, d.err == nil
+}
+
+// judgeOf returns who decides about a request once its token is found. It is apart from
+// mayReveal so that only a request that waits for it is kept.
+func (t *tokenization) judgeOf(ctx context.Context, c *call, d *deed, request policy.Request) func(*tokenizer.Facts) (tokenizer.Form, error) {
+	return func(found *tokenizer.Facts) (tokenizer.Form, error) {
+		token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
+		decision, err := token.judge(c.policy, request)
+		d.decided(c, decision, err)
+		return forms[decision.Reveal], d.err
+	}
 }
 
 // reveals maps the API's forms to policy's, which have the same names.

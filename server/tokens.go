@@ -8,6 +8,7 @@ import (
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
@@ -40,18 +41,23 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (c *c
 			d.Alert = audit.AlertHoneytoken
 		}
 		if decision.Pending {
-			judge = func(found *tokenizer.Facts) error {
-				token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
-				decision, err := token.judge(c.policy, request)
-				if err := c.judged(decision, err); err != nil {
-					return err
-				}
-				return c.pay(decision.Duties())
-			}
+			judge = t.judgeLater(ctx, c, request)
 		}
 	}
 	d.fail(unnamed) // a denial is one whether there are keys or not
 	return c, ref, judge, c.tell(d, nil)
+}
+
+// judgeLater returns who decides about a request once its token is found.
+func (t *tokens) judgeLater(ctx context.Context, c *call, request policy.Request) func(*tokenizer.Facts) error {
+	return func(found *tokenizer.Facts) error {
+		token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
+		decision, err := token.judge(c.policy, request)
+		if err := c.judged(decision, err); err != nil {
+			return err
+		}
+		return c.pay(decision.Duties())
+	}
 }
 
 // within finds out whether a request about the tokens of a profile is allowed.
