@@ -33,6 +33,9 @@ type call struct {
 	// items are those of its deeds, until the event takes them over.
 	items []audit.Item
 
+	// grants are those that it can draw on, if it reveals anything.
+	grants grants
+
 	// after, if set, is called once unit is committed, before the answer goes.
 	after func(context.Context)
 
@@ -99,7 +102,7 @@ func (c *call) stillNamed(ctx context.Context) error {
 func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
-	event.Decision, event.Rule, event.Alerts, event.AboutCaller = "", "", nil, ""
+	event.Decision, event.Rule, event.Alerts, event.AboutCaller, event.Approval = "", "", nil, "", ""
 	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, limiter: c.limiter, meter: c.meter, event: event}
 	c.remeasure()
 }
@@ -142,8 +145,11 @@ func (c *call) finish(r refusal, err error) {
 		c.event.Code, c.event.Reason = code.Code(r.code).String(), r.reason // the same numbers
 		c.unit = tokenizer.Unit{}
 		c.event.Reveal = ""
+		if c.method.values {
+			c.event.Approval = ""
+		}
 		for i := range c.event.Items {
-			c.event.Items[i].Reveal = ""
+			c.event.Items[i].Reveal, c.event.Items[i].Approval = "", ""
 		}
 		if errors.Is(err, audit.ErrTooLarge) {
 			c.event.Items = nil

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -58,7 +59,7 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 			if err := part.decide(decision); err != nil {
 				return err
 			}
-			page, err = t.export(ctx, part, decision.Duties(), p.Name, from, recipient)
+			page, err = t.exportApproved(ctx, part, decision.Duties(), p.Name, from, recipient)
 			return err
 		})
 		c.meter = part.meter
@@ -75,13 +76,40 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 	}
 }
 
-// export prepares a page, of as many tokens as fit a message.
-func (t *tokens) export(ctx context.Context, c *call, duties *policy.Duties, profile, from string, recipient age.Recipient) (*coatcheckv1.ExportTokensResponse, error) {
+// exportApproved prepares a page, of as many tokens as there is an approval for, if one
+// is needed.
+func (t *tokens) exportApproved(ctx context.Context, c *call, duties *policy.Duties, profile, from string, recipient age.Recipient) (*coatcheckv1.ExportTokensResponse, error) {
+	needs := duties.Approval()
+	if needs == nil {
+		return t.export(ctx, c, duties, profile, from, recipient, exportPage)
+	}
+	grants := t.server.approvals.grants(c)
+	h, err := grants.first(ctx, needs, profile, "")
+	if err != nil {
+		if unapproved(err) {
+			c.event.Decision = audit.Deny
+		}
+		return nil, err
+	}
+	page, err := t.export(ctx, c, duties, profile, from, recipient, int(min(h.left, exportPage)))
+	if err != nil {
+		return nil, err
+	}
+	if n := page.GetTokenCount(); n > 0 {
+		c.event.Approval = h.ID
+		grants.take(h, uint64(n))
+		grants.draw()
+	}
+	return page, nil
+}
+
+// export prepares a page, of as many tokens as fit a message, and up to limit.
+func (t *tokens) export(ctx context.Context, c *call, duties *policy.Duties, profile, from string, recipient age.Recipient, limit int) (*coatcheckv1.ExportTokensResponse, error) {
 	signer, err := t.tokenizer.Signer(ctx, DefaultNamespace, &c.unit)
 	if err != nil {
 		return nil, err
 	}
-	for limit := exportPage; ; limit /= 2 {
+	for ; ; limit /= 2 {
 		page, err := t.exportUpTo(ctx, c, duties, profile, from, recipient, limit)
 		if err != nil {
 			return nil, err

@@ -100,6 +100,7 @@ func (c *call) tell(d *deed, err error) error {
 	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
 	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
 	c.alert(d.Alert)
+	c.event.Approval = d.Approval
 	c.event.Items = nil
 	*d.Item = audit.Item{Token: d.Token, Subject: d.Subject, Reused: d.Reused}
 	if *d.Item != (audit.Item{}) {
@@ -140,6 +141,7 @@ func (c *call) tellAll(deeds []deed) {
 		{(*string)(&c.event.Decision), func(i *audit.Item) *string { return (*string)(&i.Decision) }},
 		{&c.event.Rule, func(i *audit.Item) *string { return &i.Rule }},
 		{&c.event.StatedReason, func(i *audit.Item) *string { return &i.StatedReason }},
+		{&c.event.Approval, func(i *audit.Item) *string { return &i.Approval }},
 	} {
 		*f.event = ""
 		common := *f.item(&items[0])
@@ -277,6 +279,7 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	c.event.Namespace = DefaultNamespace
 	asked := make([]tokenizer.DetokenizeRequest, 0, len(reqs))
 	at := make([]int, 0, len(reqs))
+	c.grants = t.server.approvals.grants(c)
 	for i, req := range reqs {
 		if ask, ok := t.mayReveal(ctx, c, req, &deeds[i]); ok {
 			asked, at = append(asked, ask), append(at, i)
@@ -293,6 +296,7 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	if err := c.settle(ctx); err != nil {
 		return nil, err
 	}
+	c.grants.draw()
 	block := make([]coatcheckv1.DetokenizeResponse, len(asked))
 	for k, i := range at {
 		d := &deeds[i]
@@ -344,7 +348,11 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 	request := c.request(p.Name)
 	request.Purpose, request.Reveal, request.StatedReason = purpose, asked, d.StatedReason
 	decision := d.decide(c, request)
-	if !decision.Allowed && t.trap(ctx, ref) {
+	if d.err == nil && !decision.Pending {
+		_, err := c.grants.ask(ctx, d) // which admit asks again
+		d.fail(err)
+	}
+	if d.Decision == audit.Deny && t.trap(ctx, ref) {
 		d.Alert = audit.AlertHoneytoken
 	}
 	d.fail(unnamed) // a denial is one whether there are keys or not

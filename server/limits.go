@@ -48,14 +48,19 @@ func (c *call) draw(ctx context.Context, duties *policy.Duties, subject uint64) 
 	return nil
 }
 
-// admit returns what the tokenizer asks before it gives the value of a deed. The masked
-// form is none.
+// admit returns what the tokenizer asks before it gives the value of a deed. To limits the
+// masked form is none.
 func (c *call) admit(ctx context.Context, d *deed) func(tokenizer.Form, uint64) error {
 	return func(form tokenizer.Form, subject uint64) error {
-		if form == tokenizer.Masked {
-			return nil
+		h, err := c.grants.ask(ctx, d)
+		if err == nil && form != tokenizer.Masked {
+			err = c.draw(ctx, &d.duties, subject)
 		}
-		return c.draw(ctx, &d.duties, subject)
+		if err == nil && h != nil {
+			d.Approval = h.ID
+			c.grants.take(h, 1)
+		}
+		return err
 	}
 }
 

@@ -79,6 +79,14 @@ var methods = map[string]method{
 	coatcheckv1.CallerService_ListSuspensions_FullMethodName: {action: "list-suspensions", kind: policy.PlainAction},
 	coatcheckv1.CallerService_RestoreCaller_FullMethodName:   {action: "restore-caller", kind: policy.PlainAction},
 
+	coatcheckv1.ApprovalService_RequestApproval_FullMethodName:  {action: "request-approval", kind: policy.PlainAction},
+	coatcheckv1.ApprovalService_WithdrawApproval_FullMethodName: {action: "request-approval", kind: policy.PlainAction},
+	coatcheckv1.ApprovalService_ListApprovals_FullMethodName:    {action: "list-approvals", kind: policy.PlainAction},
+	coatcheckv1.ApprovalService_GetApproval_FullMethodName:      {action: "list-approvals", kind: policy.PlainAction},
+	coatcheckv1.ApprovalService_Approve_FullMethodName:          {action: "decide-approval", kind: policy.PlainAction},
+	coatcheckv1.ApprovalService_Deny_FullMethodName:             {action: "decide-approval", kind: policy.PlainAction},
+	coatcheckv1.ApprovalService_RevokeApproval_FullMethodName:   {action: "decide-approval", kind: policy.PlainAction},
+
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
 
 	// Health tells load balancers whether to send calls, often and before

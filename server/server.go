@@ -72,7 +72,7 @@ type Config struct {
 	Alerts *alert.Dispatcher
 	Bursts *burst.Counter
 
-	// Now is the clock for the limits of rules; nil stands for time.Now.
+	// Now is the clock for the limits of rules and for approvals; nil stands for time.Now.
 	Now func() time.Time
 }
 
@@ -134,6 +134,7 @@ type Server struct {
 	limiter         *limit.Limiter
 	suspended       *suspensions
 	suspendThieves  bool
+	approvals       *approvals
 	keys            *keystore.Keystore
 	upkeep          *upkeep.Upkeep
 	audit           *audit.Log
@@ -182,6 +183,7 @@ func New(cfg Config) (*Server, error) {
 		}),
 	}
 	s.commits.time = s.limits.Commit
+	s.approvals = &approvals{store: cfg.Store, now: cfg.Now}
 	s.trust.Store(trusted)
 	s.grpc = grpc.NewServer(append(s.options(), s.chain()...)...)
 	service := &tokenization{tokenizer: cfg.Tokenizer, server: s}
@@ -191,6 +193,7 @@ func New(cfg Config) (*Server, error) {
 	coatcheckv1.RegisterTokenServiceServer(services, after)
 	coatcheckv1.RegisterHoneytokenServiceServer(services, &honeytokens{tokens: after})
 	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
+	coatcheckv1.RegisterApprovalServiceServer(services, &approvalService{tokenization: service, approvals: s.approvals})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)

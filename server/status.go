@@ -54,6 +54,19 @@ var (
 	errUpdateMask    = errors.New("server: update mask names what can't be changed, or nothing")
 	errRecipient     = errors.New("server: not an age recipient")
 
+	errApprovalRequired   = errors.New("server: nobody has approved")
+	errApprovalUsed       = errors.New("server: what was approved is used up")
+	errApprovalNotNeeded  = errors.New("server: no approval is needed")
+	errApprovalNotFound   = errors.New("server: no such approval")
+	errOwnApproval        = errors.New("server: a caller decides on its own request")
+	errNotApprover        = errors.New("server: not an approver")
+	errApprovalNotPending = errors.New("server: the request is not pending")
+	errApprovalNotInForce = errors.New("server: the approval is not in force")
+	errTooManyApprovals   = errors.New("server: too many requests are pending")
+	errApprovalItems      = errors.New("server: more items than the rule allows")
+	errApprovalState      = errors.New("server: unknown state of approvals")
+	errUnknownRule        = errors.New("server: no such rule")
+
 	errRevealAmbiguous   = errors.New("server: several parts are granted")
 	errSuspended         = errors.New("server: the caller is suspended")
 	errOwnSuspension     = errors.New("server: a caller suspends itself")
@@ -114,6 +127,9 @@ var refusals = []refusal{
 
 	{err: errInvalidCaller, code: codes.InvalidArgument, reason: "INVALID_CALLER", field: "caller", message: "a caller is spiffe://TRUST-DOMAIN/PATH, dns:NAME or cn:NAME"},
 	{err: errUnknownAction, code: codes.InvalidArgument, reason: "UNKNOWN_ACTION", field: "action", message: "no such action"},
+	{err: errApprovalItems, code: codes.InvalidArgument, reason: "INVALID_ITEMS", field: "items", message: "more than are asked for, or than the rule allows"},
+	{err: errApprovalState, code: codes.InvalidArgument, reason: "INVALID_STATE", field: "state", message: "unknown state"},
+	{err: errUnknownRule, code: codes.InvalidArgument, reason: "UNKNOWN_RULE", field: "rule", message: "no rule of the name allows that with an approval"},
 
 	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},
 
@@ -131,6 +147,10 @@ var refusals = []refusal{
 	{err: tokenizer.ErrNotImportable, code: codes.FailedPrecondition, reason: "NOT_IMPORTABLE", message: "values of the profile are not kept, or must not have been kept elsewhere"},
 	{err: tokenizer.ErrNoHoneytokens, code: codes.FailedPrecondition, reason: "NO_HONEYTOKENS", message: "of tokens of the profile nothing is stored, so none can be told from the others"},
 	{err: tokenizer.ErrNoLookup, code: codes.FailedPrecondition, reason: "LOOKUP_NOT_DECLARED", message: "the profile doesn't declare lookup"},
+	{err: errApprovalNotNeeded, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_NEEDED", message: "the policy allows this without an approval"},
+	{err: errApprovalNotFound, code: codes.NotFound, reason: "APPROVAL_NOT_FOUND", message: "no such approval, or no more"},
+	{err: errApprovalNotPending, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_PENDING", message: "the request has been decided on, was withdrawn, or has expired"},
+	{err: errApprovalNotInForce, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_IN_FORCE", message: "it is not granted, or over"},
 
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},
 
@@ -161,9 +181,14 @@ var refusals = []refusal{
 	{err: errReasonRequired, code: codes.PermissionDenied, reason: "REASON_REQUIRED", message: "the policy demands a reason, of a form that it lays down"},
 	{err: errConsentWithdrawn, code: codes.PermissionDenied, reason: "CONSENT_WITHDRAWN", message: "the person whom it is about doesn't consent to this purpose any more"},
 	{err: errConsentMissing, code: codes.PermissionDenied, reason: "CONSENT_MISSING", message: "the person whom it is about has not consented to this purpose"},
+	{err: errApprovalRequired, code: codes.PermissionDenied, reason: "APPROVAL_REQUIRED", message: "the policy allows this only once somebody else has approved"},
+	{err: errApprovalUsed, code: codes.PermissionDenied, reason: "APPROVAL_REQUIRED", message: "what was approved is used up"},
+	{err: errOwnApproval, code: codes.PermissionDenied, reason: "OWN_APPROVAL", message: "nobody decides on their own request"},
+	{err: errNotApprover, code: codes.PermissionDenied, reason: "NOT_AN_APPROVER", message: "the rule, if there still is one, doesn't name the caller among its approvers"},
 	{err: errRevealAmbiguous, code: codes.PermissionDenied, reason: "REVEAL_AMBIGUOUS", message: "the policy grants several parts and nothing more; name one"},
 	{err: errRevealNotAllowed, code: codes.PermissionDenied, reason: "REVEAL_NOT_ALLOWED", message: "the policy doesn't allow this much to be revealed"},
 
+	{err: errTooManyApprovals, code: codes.ResourceExhausted, reason: "TOO_MANY_APPROVALS", message: "20 requests of the caller are pending; have them decided on, or withdraw some"},
 	{err: keystore.ErrTooManyKeys, code: codes.ResourceExhausted, reason: "TOO_MANY_KEYS", message: "the class has as many versions as it can; retire some first"},
 	{err: tokenizer.ErrFull, code: codes.ResourceExhausted, reason: "FORMAT_FULL", message: "the profile's format has no token left for this value"},
 	{err: errMessageSize, code: codes.ResourceExhausted, reason: "MESSAGE_TOO_LARGE", message: "a message is larger than one may be"},

@@ -169,7 +169,8 @@ type Event struct {
 	ValidateOnly bool `json:"validate_only"`
 
 	// Records is how many records were moved, shredded or removed, and of a stream how
-	// many messages were answered or tokens exported.
+	// many messages were answered or tokens exported, and of an approval for how many
+	// items it is asked for or granted.
 	Records uint64 `json:"records"`
 
 	// StatedReason is why the caller says that it did it, in its own words.
@@ -194,6 +195,13 @@ type Event struct {
 
 	// AboutCaller is the caller whom a call about another was about.
 	AboutCaller string `json:"about_caller"`
+
+	// Approval is the id of the approval that a call about one was about, or by which
+	// something was revealed; ApprovalRule is the rule that demands it, and
+	// ApprovalEnds when it ends, in RFC 3339, in calls that file or grant one.
+	Approval     string `json:"approval"`
+	ApprovalRule string `json:"approval_rule"`
+	ApprovalEnds string `json:"approval_ends"`
 
 	// Alerts are what somebody should hear of at once: each of the Alert constants
 	// that is true of the call, once.
@@ -237,16 +245,19 @@ type Item struct {
 	// and if the event is about one thing.
 	Alert string `json:"alert"`
 
+	// Approval is the id of the approval by which it was revealed.
+	Approval string `json:"approval"`
+
 	// Reused says that the token had been made before.
 	Reused bool `json:"reused"`
 }
 
 // fields returns the item's fields of text in their order.
-func (i *Item) fields() [11]field {
+func (i *Item) fields() [12]field {
 	return [...]field{
 		{"token", i.Token}, {"subject", i.Subject}, {"profile", i.Profile}, {"purpose", i.Purpose}, {"reveal", i.Reveal},
 		{"decision", string(i.Decision)}, {"rule", i.Rule}, {"code", i.Code}, {"reason", i.Reason}, {"stated_reason", i.StatedReason},
-		{"alert", i.Alert},
+		{"alert", i.Alert}, {"approval", i.Approval},
 	}
 }
 
@@ -321,6 +332,7 @@ func (e *Event) Body() []byte {
 		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy},
 		{"files", e.Files}, {"previous_files", e.PreviousFiles}, {"refused_files", e.RefusedFiles},
 		{"about_caller", e.AboutCaller},
+		{"approval", e.Approval}, {"approval_rule", e.ApprovalRule}, {"approval_ends", e.ApprovalEnds},
 	} {
 		if f.value != "" {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -39,6 +40,30 @@ func (a *Approval) ApprovedBy(approver, caller string) bool {
 
 // Approvers returns who may grant it, as the file has it.
 func (a *Approval) Approvers() []string { return a.approvers.names }
+
+// NeedsApproval returns the approval that the first rule of the file demands which would
+// allow a request if its conditions were met, or, if rule isn't "", that one alone; nil if
+// there is none. A profile and a purpose that are "", and a form that is Unspecified,
+// don't matter.
+func (p *Policy) NeedsApproval(q Request, rule string) *Approval {
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.approval != nil && (rule == "" || r.name == rule) && r.callers.has(q.Caller) &&
+			slices.Contains(r.namespaces, q.namespace()) && slices.Contains(r.actions, q.Action) && r.mayBeFor(&q, p.actions[q.Action]) {
+			return r.approval
+		}
+	}
+	return nil
+}
+
+// mayBeFor says whether a rule names the profile, purpose and form of a request, as far
+// as it names any.
+func (r *rule) mayBeFor(q *Request, kind ActionKind) bool {
+	if q.Profile != "" && !slices.Contains(r.profiles, q.Profile) {
+		return false
+	}
+	return kind != RevealAction || (q.Purpose == "" || slices.Contains(r.purposes, q.Purpose)) && (q.Reveal == Unspecified || r.reveal.has(q.Reveal))
+}
 
 // maxObliging is how many rules can oblige a request.
 const maxObliging = 64

@@ -67,7 +67,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval]
 `
 
 // Profiles are the profiles of an instance.
@@ -95,7 +95,7 @@ type Options struct {
 	// Revoked are refused.
 	Revoked *crl.Set
 
-	// Now is the clock for the limits of rules, if it isn't time.Now.
+	// Now is the clock for the limits of rules and for approvals, if it isn't time.Now.
 	Now func() time.Time
 
 	// Wrap puts something between the server and its store.
