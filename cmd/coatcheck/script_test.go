@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ func TestScripts(t *testing.T) {
 			"expired":  expired,
 			"replace":  replace,
 			"serve":    serve,
+			"capture":  capture,
 		},
 	})
 }
@@ -81,6 +83,16 @@ func serve(ts *testscript.TestScript, _ bool, args []string) {
 	case <-time.After(time.Minute):
 		ts.Fatalf("it doesn't serve yet")
 	}
+}
+
+// capture NAME PATTERN sets a variable to what the group of a pattern matches in what the
+// last command printed.
+func capture(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("%q is not in what was printed", args[1])
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 // expired writes a certificate that has expired, and its key, to the files.
