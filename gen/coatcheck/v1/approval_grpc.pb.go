@@ -75,6 +75,7 @@ type ApprovalServiceClient interface {
 	//
 	//   - INVALID_ARGUMENT: INVALID_STATE (state), INVALID_PAGE_SIZE (page_size),
 	//     INVALID_PAGE_TOKEN (page_token).
+	//   - RESOURCE_EXHAUSTED, RESPONSE_TOO_LARGE: ask for a smaller page.
 	//
 	// Audit: action "list-approvals".
 	ListApprovals(ctx context.Context, in *ListApprovalsRequest, opts ...grpc.CallOption) (*ListApprovalsResponse, error)
@@ -272,6 +273,7 @@ type ApprovalServiceServer interface {
 	//
 	//   - INVALID_ARGUMENT: INVALID_STATE (state), INVALID_PAGE_SIZE (page_size),
 	//     INVALID_PAGE_TOKEN (page_token).
+	//   - RESOURCE_EXHAUSTED, RESPONSE_TOO_LARGE: ask for a smaller page.
 	//
 	// Audit: action "list-approvals".
 	ListApprovals(context.Context, *ListApprovalsRequest) (*ListApprovalsResponse, error)

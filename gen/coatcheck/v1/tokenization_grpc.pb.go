@@ -60,7 +60,9 @@ const (
 //     DENIED_BY_RULE: a rule denies it; CONDITION_NOT_MET: it is allowed only from
 //     elsewhere, at another time, or otherwise conditionally; CONDITION_FAILED:
 //     whether it is allowed can't be found out; REASON_REQUIRED: the caller has
-//     to state a reason, of the form that the policy lays down.
+//     to state a reason, of the form that the policy lays down; APPROVAL_REQUIRED:
+//     somebody else has to grant it first, with ApprovalService, or what was granted
+//     is used up.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
 //   - RESOURCE_EXHAUSTED, RATE_LIMITED: the rule that allows it lets a caller
@@ -321,7 +323,9 @@ type TokenizationService_StreamDetokenizeClient = grpc.BidiStreamingClient[Strea
 //     DENIED_BY_RULE: a rule denies it; CONDITION_NOT_MET: it is allowed only from
 //     elsewhere, at another time, or otherwise conditionally; CONDITION_FAILED:
 //     whether it is allowed can't be found out; REASON_REQUIRED: the caller has
-//     to state a reason, of the form that the policy lays down.
+//     to state a reason, of the form that the policy lays down; APPROVAL_REQUIRED:
+//     somebody else has to grant it first, with ApprovalService, or what was granted
+//     is used up.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
 //   - RESOURCE_EXHAUSTED, RATE_LIMITED: the rule that allows it lets a caller
