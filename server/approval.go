@@ -107,8 +107,9 @@ func validApprovalID(id string) bool {
 
 // approvals are the requests and grants of a store. It is safe for concurrent use.
 type approvals struct {
-	store tokenizer.Store
-	now   func() time.Time
+	store     tokenizer.Store
+	suspended *suspensions
+	now       func() time.Time
 
 	mu    sync.Mutex
 	swept string // up to which key what is long over has been looked for

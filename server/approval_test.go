@@ -56,6 +56,9 @@ rules:
     callers: ["spiffe://coatcheck.example/privacy"]
     actions: [create-honeytoken]
     profiles: [note]
+  - name: legal-suspends
+    callers: ["spiffe://coatcheck.example/legal"]
+    actions: [suspend-caller, restore-caller]
   - name: bots-ask
     callers: ["spiffe://coatcheck.example/bot", "spiffe://coatcheck.example/robot"]
     actions: [request-approval, list-approvals]
@@ -70,9 +73,12 @@ type office struct {
 	offset *atomic.Int64 // of the clock
 }
 
-func openOffice(t *testing.T) office {
+func openOffice(t *testing.T) office { return openOfficeOn(t, nil) }
+
+// openOfficeOn is openOffice with something between the server and its store.
+func openOfficeOn(t *testing.T, wrap func(tokenizer.Store) tokenizer.Store) office {
 	offset := new(atomic.Int64)
-	return office{servertest.Start(t, servertest.Options{Policy: fourEyes, Now: func() time.Time {
+	return office{servertest.Start(t, servertest.Options{Policy: fourEyes, Wrap: wrap, Now: func() time.Time {
 		return time.Now().Add(time.Duration(offset.Load()))
 	}}), offset}
 }

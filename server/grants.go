@@ -118,7 +118,8 @@ func (g *grants) first(ctx context.Context, needs *policy.Approval, profile, pur
 }
 
 // inForce returns the grants to the caller for the action that are in force by the policy
-// of the call: it may be stricter than the one by which they were granted.
+// of the call, which may be stricter than the one by which they were granted. Those of
+// callers who are suspended are not.
 func (g *grants) inForce(ctx context.Context, needs *policy.Approval) (all []*held, err error) {
 	caller, now := g.call.event.Caller, g.now
 	prefix := grantPrefix(caller, needs.Rule)
@@ -132,10 +133,12 @@ func (g *grants) inForce(ctx context.Context, needs *policy.Approval) (all []*he
 		if h.grant, err = parseRow[grant](row.Value); err != nil {
 			return nil, err
 		}
-		if h.Action == g.call.method.action && now.Before(h.Expires) && now.Before(h.Since.Add(needs.For)) && needs.ApprovedBy(h.By, caller) {
-			h.limit = min(h.Items, needs.MaxItems)
-			all, budgets = append(all, h), append(budgets, h.budget())
+		if h.Action != g.call.method.action || !now.Before(h.Expires) || !now.Before(h.Since.Add(needs.For)) ||
+			!needs.ApprovedBy(h.By, caller) || g.of.suspended.has(h.By) {
+			continue
 		}
+		h.limit = min(h.Items, needs.MaxItems)
+		all, budgets = append(all, h), append(budgets, h.budget())
 	}
 	if len(all) == 0 {
 		return nil, nil

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // A request that nobody decides on and a grant end in time, and are forgotten later.
@@ -156,6 +158,67 @@ func TestEndedApprovalStopsStreams(t *testing.T) {
 			t.Error("ended twice")
 		}
 	}
+}
+
+// watchedStore lets a test act when grants are looked up.
+type watchedStore struct {
+	tokenizer.Store
+	looked atomic.Pointer[func() error] // before what has been used of grants is read
+}
+
+func (w *watchedStore) Spent(ctx context.Context, budgets ...tokenizer.Budget) ([]uint64, error) {
+	if f := w.looked.Swap(nil); f != nil {
+		if err := (*f)(); err != nil {
+			return nil, err
+		}
+	}
+	return w.Store.Spent(ctx, budgets...)
+}
+
+// A call that is on its way when its grant is ended, or used up by others, or whose grant
+// can't be looked up, reveals nothing.
+func TestGrantGoesMeanwhile(t *testing.T) {
+	w := new(watchedStore)
+	o := openOfficeOn(t, func(s tokenizer.Store) tokenizer.Store {
+		w.Store = s
+		return w
+	})
+	token := tokenize(t, o.Instance, "note", "a")
+	id := o.ask(t, "bot", 2).GetId()
+	o.grant(t, id)
+	meanwhile := func(f func() error, want string) {
+		t.Helper()
+		w.looked.Store(&f)
+		wantReasons(t, o.reveal(t, "bot", "support", token), want)
+		if w.looked.Load() != nil {
+			t.Error("nothing was looked up")
+		}
+	}
+	meanwhile(func() error { return tokenizer.ErrUnavailable }, "STORE_UNAVAILABLE")
+	meanwhile(func() error { return tokenizer.ErrDamaged }, "RECORD_DAMAGED")
+	wantReasons(t, o.reveal(t, "bot", "support", token), "")
+	meanwhile(func() error {
+		_, err := o.service(t, "legal").RevokeApproval(deadline(t), &coatcheckv1.RevokeApprovalRequest{Id: id})
+		return err
+	}, "APPROVAL_REQUIRED")
+	wantReasons(t, o.reveal(t, "bot", "support", token), "APPROVAL_REQUIRED")
+}
+
+// A grant is no good while who has granted it is suspended.
+func TestGrantOfTheSuspended(t *testing.T) {
+	o := openOffice(t)
+	token := tokenize(t, o.Instance, "note", "a")
+	o.grant(t, o.ask(t, "bot", 5).GetId())
+	legal := coatcheckv1.NewCallerServiceClient(o.As(t, "legal"))
+	wantReasons(t, o.reveal(t, "bot", "support", token), "")
+	if _, err := legal.SuspendCaller(deadline(t), &coatcheckv1.SuspendCallerRequest{Caller: privacy}); err != nil {
+		t.Fatal(err)
+	}
+	wantReasons(t, o.reveal(t, "bot", "support", token), "APPROVAL_REQUIRED")
+	if _, err := legal.RestoreCaller(deadline(t), &coatcheckv1.RestoreCallerRequest{Caller: privacy}); err != nil {
+		t.Fatal(err)
+	}
+	wantReasons(t, o.reveal(t, "bot", "support", token), "")
 }
 
 // An export takes as many tokens as were approved.

@@ -183,7 +183,7 @@ func New(cfg Config) (*Server, error) {
 		}),
 	}
 	s.commits.time = s.limits.Commit
-	s.approvals = &approvals{store: cfg.Store, now: cfg.Now}
+	s.approvals = &approvals{store: cfg.Store, suspended: s.suspended, now: cfg.Now}
 	s.trust.Store(trusted)
 	s.grpc = grpc.NewServer(append(s.options(), s.chain()...)...)
 	service := &tokenization{tokenizer: cfg.Tokenizer, server: s}
