@@ -286,6 +286,49 @@ func TestApprovalOnceTheTokenIsKnown(t *testing.T) {
 	wantReasons(t, o.reveal(t, "bot", "support", closed, open, closed, open, open), "CONDITION_NOT_MET", "", "CONDITION_NOT_MET", "", "APPROVAL_REQUIRED")
 }
 
+// Limits of the rule hold too, and what they refuse uses nothing of a grant, nor the other
+// way round.
+func TestApprovalsAndLimits(t *testing.T) {
+	o := openOffice(t)
+	token := tokenize(t, o.Instance, "note", "a")
+	o.replacePolicy(t, "    reveal: FULL\n", "    reveal: FULL\n    limits: {values_per_day: 30}\n")
+	first, second := o.ask(t, "bot", 20).GetId(), o.ask(t, "bot", 20).GetId()
+	o.grant(t, first)
+	conn := coatcheckv1.NewTokenizationServiceClient(o.As(t, "bot"))
+	revealed := func(calls int, full string) (n, refused int) {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				_, err := conn.Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: token, Purpose: "support"})
+				mu.Lock()
+				defer mu.Unlock()
+				switch reason(err) {
+				case "":
+					n++
+				case full:
+					refused++
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		return n, refused
+	}
+	if n, refused := revealed(32, "APPROVAL_REQUIRED"); n != 20 || refused != 12 {
+		t.Errorf("%d revealed, %d refused for the first grant", n, refused)
+	}
+	o.grant(t, second)
+	if n, refused := revealed(32, "BUDGET_SPENT"); n != 10 || refused != 22 {
+		t.Errorf("%d revealed, %d refused for the budget", n, refused)
+	}
+	got, err := o.service(t, "bot").GetApproval(deadline(t), &coatcheckv1.GetApprovalRequest{Id: second})
+	if err != nil || got.GetApproval().GetUsedItems() != 10 {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestHoneytokensAndApprovals(t *testing.T) {
 	o := openOffice(t)
 	note := tokenize(t, o.Instance, "note", "a")
@@ -295,7 +338,7 @@ func TestHoneytokensAndApprovals(t *testing.T) {
 	}
 	trap := made.GetHoneytoken().GetToken()
 	wantReasons(t, o.reveal(t, "bot", "support", trap, note), "APPROVAL_REQUIRED", "APPROVAL_REQUIRED")
-	id := o.ask(t, "bot", 2).GetId()
+	id := o.ask(t, "bot", 1).GetId()
 	o.grant(t, id)
 	wantReasons(t, o.reveal(t, "bot", "support", trap, note), "TOKEN_NOT_FOUND", "")
 	got, err := o.service(t, "bot").GetApproval(deadline(t), &coatcheckv1.GetApprovalRequest{Id: id})
