@@ -31,10 +31,10 @@ const (
 type approvalState string
 
 const (
-	pending approvalState = "pending"
-	granted approvalState = "granted"
-	denied  approvalState = "denied"
-	ended   approvalState = "ended"
+	approvalPending approvalState = "pending"
+	approvalGranted approvalState = "granted"
+	approvalDenied  approvalState = "denied"
+	approvalEnded   approvalState = "ended"
 )
 
 // approval is a request for approval and what has become of it, as JSON in a state. Its
@@ -65,8 +65,8 @@ type approval struct {
 
 // at returns the state at a time.
 func (a *approval) at(now time.Time) approvalState {
-	if (a.State == pending || a.State == granted) && !now.Before(a.Expires) {
-		return ended
+	if (a.State == approvalPending || a.State == approvalGranted) && !now.Before(a.Expires) {
+		return approvalEnded
 	}
 	return a.State
 }
@@ -74,9 +74,9 @@ func (a *approval) at(now time.Time) approvalState {
 // over returns when it was or will be over, at the latest.
 func (a *approval) over() time.Time {
 	switch a.State {
-	case denied:
+	case approvalDenied:
 		return a.Decided
-	case ended:
+	case approvalEnded:
 		return a.Ended
 	}
 	return a.Expires
@@ -144,15 +144,15 @@ func (a *approvals) file(ctx context.Context, next approval, unit *tokenizer.Uni
 // turn adds to a unit that a request, which is kept in a row, becomes another.
 func (a *approvals) turn(ctx context.Context, row []byte, from, to approval, unit *tokenizer.Unit) error {
 	unit.States = append(unit.States, tokenizer.StateChange{Key: approvalPrefix + to.ID, Old: row, New: encodeRow(to)})
-	if from.State == pending {
+	if from.State == approvalPending {
 		if err := a.settle(ctx, &to, unit); err != nil {
 			return err
 		}
 	}
-	if to.State == granted {
+	if to.State == approvalGranted {
 		unit.States = append(unit.States, tokenizer.StateChange{Key: to.grantKey(), New: encodeRow(to.grant())})
 	}
-	if from.State != granted {
+	if from.State != approvalGranted {
 		return nil
 	}
 	return a.ungrant(ctx, &from, unit)
@@ -249,7 +249,7 @@ func (a *approvals) sweep(ctx context.Context, now time.Time, unit *tokenizer.Un
 			continue // what doesn't parse is told to who asks for it
 		}
 		unit.States = append(unit.States, tokenizer.StateChange{Key: row.Key, Old: row.Value})
-		if old.State == granted {
+		if old.State == approvalGranted {
 			if err := a.ungrant(ctx, &old, unit); err != nil {
 				return err
 			}

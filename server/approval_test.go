@@ -190,7 +190,7 @@ func TestApproval(t *testing.T) {
 	}
 	var filed, decided, revealed, refused int
 	for _, e := range events(t, o.Instance) {
-		about := e["approval"] == asked.GetId() && e["approval_rule"] == "bots-reveal" && e["about_caller"] == bot && e["profile"] == "note" && e["purpose"] == "support"
+		about := e["approval"] == asked.GetId() && e["approval_rule"] == "bots-reveal" && e["approval_action"] == "detokenize" && e["about_caller"] == bot && e["profile"] == "note" && e["purpose"] == "support"
 		switch {
 		case e["action"] == "request-approval" && about && e["records"] == 4.0 && e["stated_reason"] == "INC-7" && e["approval_ends"] != nil:
 			filed++

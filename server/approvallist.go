@@ -127,10 +127,10 @@ func (s *approvalService) messages(ctx context.Context, all []*approval, now tim
 
 // approvalStates maps our states to the API's.
 var approvalStates = map[approvalState]coatcheckv1.ApprovalState{
-	pending: coatcheckv1.ApprovalState_APPROVAL_STATE_PENDING,
-	granted: coatcheckv1.ApprovalState_APPROVAL_STATE_GRANTED,
-	denied:  coatcheckv1.ApprovalState_APPROVAL_STATE_DENIED,
-	ended:   coatcheckv1.ApprovalState_APPROVAL_STATE_ENDED,
+	approvalPending: coatcheckv1.ApprovalState_APPROVAL_STATE_PENDING,
+	approvalGranted: coatcheckv1.ApprovalState_APPROVAL_STATE_GRANTED,
+	approvalDenied:  coatcheckv1.ApprovalState_APPROVAL_STATE_DENIED,
+	approvalEnded:   coatcheckv1.ApprovalState_APPROVAL_STATE_ENDED,
 }
 
 // approvalMessage is what is told of a request at a time.

@@ -31,7 +31,7 @@ func (s *approvalService) begin(ctx context.Context, reason string) (*call, erro
 
 // tellApproval puts what a call is about into its event.
 func (c *call) tellApproval(a *approval) {
-	c.event.Approval, c.event.ApprovalRule, c.event.AboutCaller = a.ID, a.Rule, a.Requester
+	c.event.Approval, c.event.ApprovalRule, c.event.ApprovalAction, c.event.AboutCaller = a.ID, a.Rule, a.Action, a.Requester
 	c.event.Profile, c.event.Purpose = a.Profile, a.Purpose
 }
 
@@ -51,7 +51,7 @@ func (s *approvalService) RequestApproval(ctx context.Context, req *coatcheckv1.
 	}
 	now := s.approvals.now().UTC()
 	next := approval{
-		ID: newApprovalID(), State: pending, Requester: c.event.Caller, Certificate: c.event.Certificate, Rule: needs.Rule,
+		ID: newApprovalID(), State: approvalPending, Requester: c.event.Caller, Certificate: c.event.Certificate, Rule: needs.Rule,
 		Action: action, Profile: req.GetProfile(), Purpose: req.GetPurpose(), Reason: req.GetReason(),
 		Items: cmp.Or(req.GetItems(), needs.MaxItems), Filed: now, Expires: now.Add(pendingTime).Truncate(time.Second),
 	}
@@ -121,7 +121,7 @@ func (s *approvalService) Approve(ctx context.Context, req *coatcheckv1.ApproveR
 		case ttl > needs.For:
 			return &tokenizer.InputError{Kind: tokenizer.ErrInvalidTTL, Reason: "is longer than the rule allows"}
 		}
-		a.State, a.Granted = granted, cmp.Or(req.GetItems(), most)
+		a.State, a.Granted = approvalGranted, cmp.Or(req.GetItems(), most)
 		a.Expires = a.Decided.Add(cmp.Or(ttl, needs.For)).Truncate(time.Second)
 		c.tellGrant(a.Granted, a.Expires)
 		return nil
@@ -132,7 +132,7 @@ func (s *approvalService) Approve(ctx context.Context, req *coatcheckv1.ApproveR
 // Deny refuses a request.
 func (s *approvalService) Deny(ctx context.Context, req *coatcheckv1.DenyRequest) (*coatcheckv1.DenyResponse, error) {
 	message, err := s.decideOn(ctx, req.GetId(), req.GetReason(), func(_ *call, a *approval, _ *policy.Approval) error {
-		a.State = denied
+		a.State = approvalDenied
 		return nil
 	})
 	return &coatcheckv1.DenyResponse{Approval: message}, err
@@ -154,7 +154,7 @@ func (s *approvalService) decideOn(ctx context.Context, id, reason string, do fu
 		return nil, err
 	}
 	now := s.approvals.now().UTC()
-	if from.at(now) != pending {
+	if from.at(now) != approvalPending {
 		return nil, errApprovalNotPending
 	}
 	to := from
@@ -193,7 +193,7 @@ func (s *approvalService) WithdrawApproval(ctx context.Context, req *coatcheckv1
 		switch {
 		case a.Requester != c.event.Caller:
 			return errApprovalNotFound
-		case state != pending && state != granted:
+		case state != approvalPending && state != approvalGranted:
 			return errApprovalNotInForce
 		}
 		return nil
@@ -209,7 +209,7 @@ func (s *approvalService) RevokeApproval(ctx context.Context, req *coatcheckv1.R
 				return err
 			}
 		}
-		if state != granted {
+		if state != approvalGranted {
 			return errApprovalNotInForce
 		}
 		return nil
@@ -233,7 +233,7 @@ func (s *approvalService) end(ctx context.Context, id, reason string, check func
 		return nil, err
 	}
 	to := from
-	to.State, to.EndedBy, to.Ended, to.EndReason = ended, c.event.Caller, now, reason
+	to.State, to.EndedBy, to.Ended, to.EndReason = approvalEnded, c.event.Caller, now, reason
 	used, err := s.approvals.used(ctx, &to)
 	if err != nil {
 		return nil, err

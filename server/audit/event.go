@@ -197,11 +197,13 @@ type Event struct {
 	AboutCaller string `json:"about_caller"`
 
 	// Approval is the id of the approval that a call about one was about, or by which
-	// something was revealed; ApprovalRule is the rule that demands it, and
-	// ApprovalEnds when it ends, in RFC 3339, in calls that file or grant one.
-	Approval     string `json:"approval"`
-	ApprovalRule string `json:"approval_rule"`
-	ApprovalEnds string `json:"approval_ends"`
+	// something was revealed. Of a call about one, ApprovalRule is the rule that demands
+	// it, ApprovalAction what is to be done, and ApprovalEnds when it ends, in RFC
+	// 3339, in calls that file or grant one.
+	Approval       string `json:"approval"`
+	ApprovalRule   string `json:"approval_rule"`
+	ApprovalAction string `json:"approval_action"`
+	ApprovalEnds   string `json:"approval_ends"`
 
 	// Alerts are what somebody should hear of at once: each of the Alert constants
 	// that is true of the call, once.
@@ -332,7 +334,7 @@ func (e *Event) Body() []byte {
 		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy},
 		{"files", e.Files}, {"previous_files", e.PreviousFiles}, {"refused_files", e.RefusedFiles},
 		{"about_caller", e.AboutCaller},
-		{"approval", e.Approval}, {"approval_rule", e.ApprovalRule}, {"approval_ends", e.ApprovalEnds},
+		{"approval", e.Approval}, {"approval_rule", e.ApprovalRule}, {"approval_action", e.ApprovalAction}, {"approval_ends", e.ApprovalEnds},
 	} {
 		if f.value != "" {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)
