@@ -15,19 +15,28 @@ type callerSet struct {
 	names     []string // as the file has them: identities, patterns, groups
 	exact     []string // identities, those of groups included
 	patterns  []pattern
+
+	all map[string]bool // of both
 }
 
 // has says whether a caller is in the set.
 func (c *callerSet) has(caller string) bool {
-	return c.everybody || slices.Contains(c.exact, caller) ||
+	return c.everybody || c.all[caller] ||
 		slices.ContainsFunc(c.patterns, func(p pattern) bool { return p.matches(caller) })
 }
 
 // add adds an identity or a pattern.
 func (c *callerSet) add(text string) {
+	if c.all[text] {
+		return
+	}
+	if c.all == nil {
+		c.all = make(map[string]bool)
+	}
+	c.all[text] = true
 	if p, ok := asPattern(text); ok {
 		c.patterns = append(c.patterns, p)
-	} else if !slices.Contains(c.exact, text) {
+	} else {
 		c.exact = append(c.exact, text)
 	}
 }

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/checker"
 	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/common/types/ref"
 )
 
 // condition is the CEL expression of a rule, compiled (https://cel.dev).
@@ -18,6 +16,7 @@ type condition struct {
 	text       string
 	program    cel.Program
 	needsToken bool
+	states     int // of all regular expressions in it
 }
 
 // Bounds of an expression. Its cost is CEL's own measure, about one for each step; an
@@ -61,7 +60,7 @@ var variables = map[string]struct {
 var environment = sync.OnceValues(func() (*cel.Env, error) {
 	options := []cel.EnvOption{
 		cel.ParserExpressionSizeLimit(maxExpression), cel.ParserRecursionLimit(maxNesting),
-		cel.ASTValidators(cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals(), cel.ValidateRegexLiterals(), cel.ValidateComprehensionNestingLimit(2)),
+		cel.ASTValidators(cel.ValidateTimestampLiterals(), cel.ValidateDurationLiterals(), cel.ValidateComprehensionNestingLimit(2)),
 	}
 	for name, v := range variables {
 		options = append(options, cel.Variable(name, v.kind))
@@ -81,10 +80,6 @@ func (sizes) EstimateSize(element checker.AstNode) *checker.SizeEstimate {
 		}
 		return &checker.SizeEstimate{Min: 0, Max: size}
 	}
-	return nil
-}
-
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
 	return nil
 }
 
@@ -113,6 +108,10 @@ func compileCondition(text string) (*condition, error) {
 	if ast.OutputType() != cel.BoolType {
 		return nil, fmt.Errorf("an expression is true or false; this is of the type %s", ast.OutputType())
 	}
+	states, err := checkCalls(ast.NativeRep())
+	if err != nil {
+		return nil, err
+	}
 	cost, err := env.EstimateCost(ast, sizes{})
 	if err != nil {
 		return nil, err
@@ -120,11 +119,11 @@ func compileCondition(text string) (*condition, error) {
 	if cost.Max > maxCost {
 		return nil, fmt.Errorf("it may cost up to %d steps, and %d is the most", cost.Max, maxCost)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(withLocation))
 	if err != nil {
 		return nil, err
 	}
-	c := &condition{text: text, program: program}
+	c := &condition{text: text, program: program, states: states}
 	for _, reference := range ast.NativeRep().ReferenceMap() {
 		c.needsToken = c.needsToken || strings.HasPrefix(reference.Name, "token.")
 	}
@@ -149,114 +148,4 @@ func (c *condition) met(q *Request) (bool, error) {
 		return false, errNotBool
 	}
 	return bool(is), nil
-}
-
-// facts is what an expression sees of a request.
-type facts struct{ request Request }
-
-var (
-	noFacts   facts
-	factsPool = sync.Pool{New: func() any { return new(facts) }}
-)
-
-// Parent is part of the interface.
-func (f *facts) Parent() cel.Activation { return nil }
-
-// ResolveName returns what a variable holds.
-func (f *facts) ResolveName(name string) (any, bool) {
-	q := &f.request
-	switch name {
-	case "caller.id":
-		return types.String(q.Caller), true
-	case "caller.kind":
-		kind, _, _ := strings.Cut(q.Caller, ":")
-		return types.String(kind), true
-	case "caller.trust_domain":
-		domain, _ := spiffeParts(q.Caller)
-		return types.String(domain), true
-	case "caller.path":
-		_, path := spiffeParts(q.Caller)
-		return types.String(path), true
-	case "request.action":
-		return types.String(q.Action), true
-	case "request.namespace":
-		return types.String(q.namespace()), true
-	case "request.profile":
-		return types.String(q.Profile), true
-	case "request.purpose":
-		return types.String(q.Purpose), true
-	case "request.reveal":
-		return types.String(q.Reveal.String()), true
-	case "request.reason":
-		return types.String(q.StatedReason), true
-	case "request.address":
-		if !q.Address.IsValid() {
-			return types.String(""), true
-		}
-		return types.String(q.Address.Unmap().String()), true
-	case "request.items":
-		return types.Int(q.Items), true
-	case "time.now":
-		return types.Timestamp{Time: q.Time.UTC()}, true
-	}
-	if q.Token == nil {
-		return nil, false
-	}
-	return f.ofToken(name)
-}
-
-// ofToken returns what a variable holds that is about the token. What can't be known
-// is an error, which fails the expression.
-func (f *facts) ofToken(name string) (any, bool) {
-	token := f.request.Token
-	switch name {
-	case "token.metadata":
-		labels, err := token.Metadata()
-		if err != nil {
-			return types.WrapErr(err), true
-		}
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		return types.DefaultTypeAdapter.NativeToValue(labels), true
-	case "token.has_subject":
-		subject, err := token.Subject()
-		if err != nil {
-			return types.WrapErr(err), true
-		}
-		return types.Bool(subject != ""), true
-	case "token.created":
-		return moment(token.Created()), true
-	case "token.expires":
-		return moment(token.Expires()), true
-	}
-	return nil, false
-}
-
-// moment returns a time as CEL has it; that of a token that never expires is the last
-// that CEL knows.
-func moment(t time.Time) ref.Val {
-	if t.IsZero() {
-		t = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-	}
-	return types.Timestamp{Time: t.UTC()}
-}
-
-// spiffeParts returns the trust domain and the path of a SPIFFE ID, "" of another
-// caller.
-func spiffeParts(caller string) (domain, path string) {
-	rest, ok := strings.CutPrefix(caller, "spiffe://")
-	if !ok {
-		return "", ""
-	}
-	domain, path, _ = strings.Cut(rest, "/")
-	return domain, path
-}
-
-// namespace returns the namespace of the request.
-func (q *Request) namespace() string {
-	if q.Namespace == "" {
-		return DefaultNamespace
-	}
-	return q.Namespace
 }

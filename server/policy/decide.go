@@ -14,10 +14,6 @@ type ruleSet struct {
 	simple   bool    // nothing but rules that allow, without conditions
 }
 
-// maxAllowing is how many rules with something of their own to say can allow the same
-// caller the same.
-const maxAllowing = 256
-
 // decide decides about a request for the target.
 func (s *ruleSet) decide(q *Request) Decision {
 	if s.simple && !(q.Consents && s.kind == RevealAction) {
@@ -107,11 +103,12 @@ func (s *ruleSet) allow(q *Request, d Decision) Decision {
 	why := NoRule
 	for _, r := range s.allowing {
 		switch v, reason := r.meets(q, s.kind); v {
-		case yes:
+		case yes, unknown:
+			if d.Pending = d.Pending || v == unknown; d.Pending {
+				d.Allowed = true
+				return d
+			}
 			return r.allows(d)
-		case unknown:
-			d.Pending, d.Allowed = true, true
-			return d
 		default:
 			why = nearer(why, reason)
 		}
@@ -125,9 +122,6 @@ func (s *ruleSet) allowForm(q *Request, d Decision, out forms) Decision {
 	var applies [maxAllowing / 64]uint64
 	var granted, maybe forms // by those that apply, and by those that may
 	why := RevealNotAllowed
-	if q.Reveal == Unspecified && out&s.granted == s.granted || q.Reveal != Unspecified && out.has(q.Reveal) {
-		why = s.outBy(q)
-	}
 	for i, r := range s.allowing {
 		has := r.reveal &^ out
 		if q.Reveal != Unspecified && !has.has(q.Reveal) || has == 0 {
@@ -143,22 +137,29 @@ func (s *ruleSet) allowForm(q *Request, d Decision, out forms) Decision {
 			why = nearer(why, reason)
 		}
 	}
+	restricted := d.Pending
 	d.Pending = d.Pending || maybe != 0
 	if granted|maybe == 0 {
+		if why == RevealNotAllowed {
+			return s.outBy(q, out)
+		}
 		return Decision{Reason: why}
+	}
+	if d.Pending {
+		d.Allowed, d.Reveal = true, q.Reveal
+		if q.Reveal == Unspecified {
+			d.Reveal = most(granted, maybe, restricted)
+		}
+		return d
 	}
 	asked := q.Reveal
 	if asked == Unspecified {
 		var ok bool
-		if asked, ok = (granted | maybe).choice(); !ok && !d.Pending {
+		if asked, ok = granted.choice(); !ok {
 			return Decision{Reason: RevealAmbiguous}
 		}
 	}
 	d.Reveal = asked
-	if d.Pending {
-		d.Allowed = true
-		return d
-	}
 	for k, word := range applies {
 		for ; word != 0; word &= word - 1 {
 			if r := s.allowing[64*k+bits.TrailingZeros64(word)]; r.reveal.has(asked) {
@@ -169,15 +170,48 @@ func (s *ruleSet) allowForm(q *Request, d Decision, out forms) Decision {
 	return Decision{Reason: RevealNotAllowed}
 }
 
-// outBy says why forms are out of the question: since a rule denies them, or since one
-// lets less be revealed.
-func (s *ruleSet) outBy(q *Request) Reason {
+// most returns the form which includes all that a request that names none may be given,
+// of what is granted, unless it is restricted yet, and of what may be; Unspecified if
+// that may be one of several, or none.
+func most(granted, maybe forms, restricted bool) Reveal {
+	switch all := granted | maybe; {
+	case all.has(Full):
+		return Full
+	case bits.OnesCount16(uint16(all)) == 1:
+		return Reveal(bits.TrailingZeros16(uint16(all)))
+	case granted.has(Masked) && !restricted:
+		return Masked
+	}
+	return Unspecified
+}
+
+// outBy denies since nothing is left of the forms that are allowed: it names the rule that
+// denies them, or lets no more be revealed, if there is one.
+func (s *ruleSet) outBy(q *Request, out forms) Decision {
+	wanted := s.granted & out
+	if q.Reveal != Unspecified {
+		wanted &= 1 << q.Reveal
+	}
+	if wanted == 0 {
+		return Decision{Reason: RevealNotAllowed}
+	}
 	for _, r := range s.denying {
-		if v, _ := r.meets(q, s.kind); r.reveal != 0 && v != no && (q.Reveal == Unspecified || r.reveal.has(q.Reveal)) {
-			return DeniedByRule
+		if r.reveal&wanted == 0 {
+			continue
+		}
+		switch v, _ := r.meets(q, s.kind); v {
+		case yes:
+			return Decision{Reason: DeniedByRule, Rule: r.name}
+		case failed:
+			return Decision{Reason: ConditionFailed, Rule: r.name}
 		}
 	}
-	return RevealNotAllowed
+	for _, r := range s.obliging {
+		if v, _ := r.meets(q, s.kind); v == yes && r.atMost != 0 && wanted&^r.atMost != 0 {
+			return Decision{Reason: RevealNotAllowed, Rule: r.name}
+		}
+	}
+	return Decision{Reason: RevealNotAllowed}
 }
 
 // nearer returns the reason that tells more: the further a rule got, the nearer it came

@@ -65,9 +65,6 @@ func (r *rule) mayBeFor(q *Request, kind ActionKind) bool {
 	return kind != RevealAction || (q.Purpose == "" || slices.Contains(r.purposes, q.Purpose)) && (q.Reveal == Unspecified || r.reveal.has(q.Reveal))
 }
 
-// maxObliging is how many rules can oblige a request.
-const maxObliging = 64
-
 // Duties is what a decision that allows asks of the server. The zero Duties asks
 // nothing.
 type Duties struct {

@@ -59,10 +59,17 @@ func readFile(root *yaml.Node, p, notes *problems, v Vocabulary) (map[string]*gr
 		s.wrong(f.value, `"rules" must be a list, not %s`, kindOf(f.value))
 		return nil, nil
 	}
-	rr := ruleReader{p, notes, v, groups, make(map[string]int)}
+	rr := ruleReader{
+		problems: p, notes: notes, vocabulary: v, groups: groups, members: v.classes(),
+		lines: make(map[string]int), compiled: make(map[string]*condition), total: new(totals),
+	}
 	var rules []rule
 	for i, n := range f.value.Content {
 		rules = append(rules, rr.read(n, i))
+		if err := rr.total.check(); err != nil {
+			s.wrong(root, "%v", err)
+			return nil, nil
+		}
 	}
 	noteUnused(groups, notes)
 	return groups, rules

@@ -1,45 +1,86 @@
 package policy
 
 import (
-	"fmt"
-	"math/rand/v2"
+	"maps"
+	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
-	"testing"
+	"sync"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 )
 
-// modelRule is a rule as the YAML library alone reads it.
-type modelRule struct {
-	Name     string
-	Callers  []string
-	Actions  []string
-	Profiles []string
-	Purposes []string
-	Reveal   any // a string or a list of them
+// model is a policy that is interpreted rule by rule, straight from what docs/policy.md
+// says, as the YAML library alone reads it.
+type model struct {
+	Version int
+	Groups  map[string][]string
+	Rules   []modelRule
+
+	vocabulary Vocabulary
 }
 
-// reveals returns what the rule says to reveal.
-func (r modelRule) reveals() (names []string) {
-	switch reveal := r.Reveal.(type) {
+type modelRule struct {
+	Name, Effect, When, Reason, Consent                                 string
+	Callers, Actions, Namespaces, Profiles, Classes, Purposes, Networks []string
+	Reveal                                                              any // a string or a list of them
+	AtMost                                                              any `yaml:"at_most"`
+	Metadata                                                            map[string]any
+	Valid                                                               struct{ From, Until string }
+	Notify                                                              bool
+	Limits                                                              map[string]uint64
+	Approval                                                            *struct {
+		Approvers []string
+		For       string
+		MaxItems  uint64 `yaml:"max_items"`
+	}
+}
+
+// outcome is a decision, with what it demands.
+type outcome struct {
+	allowed, pending bool
+	reason           Reason
+	rule             string
+	reveal           Reveal
+	notify           bool
+	approval         string // the rule that needs one
+	limits           string // the rules that have some
+}
+
+func outcomeOf(d Decision) outcome {
+	o := outcome{allowed: d.Allowed, pending: d.Pending, reason: d.Reason, rule: d.Rule, reveal: d.Reveal}
+	if !d.Allowed || d.Pending {
+		return o
+	}
+	o.notify = d.duties.Notify()
+	if a := d.duties.Approval(); a != nil {
+		o.approval = a.Rule
+	}
+	for _, l := range d.duties.Limits(nil) {
+		o.limits += l.Rule + " "
+	}
+	return o
+}
+
+func parseModel(data []byte, v Vocabulary) (m model, err error) {
+	err = yaml.Unmarshal(data, &m)
+	m.vocabulary = v
+	return m, err
+}
+
+// list returns the strings of what is one or a list of them.
+func list(of any) (names []string) {
+	switch of := of.(type) {
 	case string:
-		names = []string{reveal}
+		return []string{of}
 	case []any:
-		for _, name := range reveal {
+		for _, name := range of {
 			names = append(names, name.(string))
 		}
 	}
 	return names
-}
-
-// grants says whether the rule grants a form: by its name, or by FULL.
-func (r modelRule) grants(form Reveal) bool {
-	names := r.reveals()
-	if slices.Contains(names, "FULL") {
-		return Masked <= form && form <= Routing
-	}
-	return slices.ContainsFunc(names, func(name string) bool { return modelForms[name] == form })
 }
 
 // modelForms are the forms that a rule can name.
@@ -48,231 +89,376 @@ var modelForms = map[string]Reveal{
 	"NAME": Name, "CVV": CVV, "DOMAIN": Domain, "COUNTRY": Country, "YEAR": Year, "ROUTING": Routing,
 }
 
-// model is a policy that is interpreted rule by rule, straight from what the
-// format says.
-type model []modelRule
+// names says whether a list has a form, or FULL, which has all of them.
+func names(of any, form Reveal) bool {
+	return slices.ContainsFunc(list(of), func(name string) bool {
+		return modelForms[name] == form || name == "FULL" && Masked <= form && form <= Routing
+	})
+}
 
-func (m model) decide(r Request, kinds map[string]ActionKind) Decision {
-	kind := kinds[r.Action]
-	var byProfile, byPurpose []modelRule
-	for _, rule := range m {
-		if !slices.Contains(rule.Callers, r.Caller) || !slices.Contains(rule.Actions, r.Action) {
-			continue
+// matchesNaively says whether a caller is one that a list of callers stands for.
+func (m model) matchesNaively(callers []string, caller string) bool {
+	return slices.ContainsFunc(callers, func(c string) bool {
+		if group, ok := strings.CutPrefix(c, "group:"); ok {
+			return m.matchesNaively(m.Groups[group], caller)
 		}
-		if kind == PlainAction || slices.Contains(rule.Profiles, r.Profile) {
-			byProfile = append(byProfile, rule)
-			if slices.Contains(rule.Purposes, r.Purpose) {
-				byPurpose = append(byPurpose, rule)
+		return c == caller || naivePattern(c).MatchString(caller)
+	})
+}
+
+// naivePattern returns a regular expression for a pattern.
+func naivePattern(pattern string) *regexp.Regexp {
+	segment := `[^/]+`
+	if strings.HasPrefix(pattern, "dns:") {
+		segment = `[^.]+`
+	}
+	return compiled(`^(?s:` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, segment) + `)$`)
+}
+
+// compiled compiles a regular expression, once.
+func compiled(text string) *regexp.Regexp {
+	if found, ok := regexes.Load(text); ok {
+		return found.(*regexp.Regexp)
+	}
+	re := regexp.MustCompile(text)
+	re.Longest()
+	regexes.Store(text, re)
+	return re
+}
+
+var regexes sync.Map
+
+// about says whether a rule matches a request, conditions apart: as far as what.
+func (m model) about(r modelRule, q Request, what ...string) bool {
+	kind, optional := m.vocabulary.Actions[q.Action], r.Effect == "deny" || r.Effect == "oblige"
+	in := func(list []string, element string, has bool) bool {
+		return optional && len(list) == 0 || has && slices.Contains(list, element)
+	}
+	profiles := slices.Clone(r.Profiles)
+	for name, profile := range m.vocabulary.Profiles {
+		if slices.ContainsFunc(profile.Classes, func(class string) bool { return slices.Contains(r.Classes, class) }) {
+			profiles = append(profiles, name)
+		}
+	}
+	namespaces, namespace := r.Namespaces, q.Namespace
+	if namespaces == nil {
+		namespaces = []string{"default"}
+	}
+	if namespace == "" {
+		namespace = "default"
+	}
+	return !slices.ContainsFunc(what, func(part string) bool {
+		switch part {
+		case "caller":
+			return !(optional && r.Callers == nil || m.matchesNaively(r.Callers, q.Caller))
+		case "action":
+			return !in(r.Actions, q.Action, kind != 0) || !slices.Contains(namespaces, namespace)
+		case "profile":
+			return kind != PlainAction && !in(profiles, q.Profile, true) || kind == PlainAction && optional && len(profiles) > 0
+		default: // purpose
+			return kind == RevealAction && !in(r.Purposes, q.Purpose, true) || kind != RevealAction && optional && len(r.Purposes) > 0
+		}
+	})
+}
+
+// conditions says whether the conditions of a rule are met, and for one that isn't which
+// reason it gives. What can't be found out is failed; what isn't known yet is unknown.
+func (m model) conditions(r modelRule, q Request) (verdict, Reason) {
+	allows := r.Effect == "" || r.Effect == "allow"
+	if r.Networks != nil && !q.Address.IsValid() || (r.Valid.From != "" || r.Valid.Until != "") && q.Time.IsZero() {
+		return failed, ConditionFailed
+	}
+	if r.Networks != nil && !slices.ContainsFunc(r.Networks, func(network string) bool {
+		prefix, err := netip.ParsePrefix(network)
+		return err == nil && prefix.Contains(q.Address) || network == q.Address.String()
+	}) {
+		return no, ConditionNotMet
+	}
+	if r.Valid.From != "" && q.Time.Before(modelTime(r.Valid.From)) || r.Valid.Until != "" && !q.Time.Before(modelTime(r.Valid.Until)) {
+		return no, ConditionNotMet
+	}
+	if allows && r.Reason != "" && !fullMatch(r.Reason, q.StatedReason) {
+		return no, ReasonRequired
+	}
+	when := yes
+	if r.When != "" {
+		when = expressions[r.When](q)
+	}
+	switch when {
+	case failed:
+		return failed, ConditionFailed
+	case no, unknown:
+		return when, ConditionNotMet
+	}
+	if v := labelled(r, q); v == failed {
+		return failed, ConditionFailed
+	} else if v != yes {
+		return v, ConditionNotMet
+	}
+	if allows && m.vocabulary.Actions[q.Action] == RevealAction && r.Consent != "ignore" && (q.Consents || r.Consent == "require") {
+		if q.Token == nil {
+			return unknown, ""
+		}
+		switch consent, err := q.Token.Consent(q.Purpose); {
+		case err != nil:
+			return failed, ConditionFailed
+		case consent == ConsentWithdrawn:
+			return no, ConsentIsWithdrawn
+		case consent == NoConsent && r.Consent == "require":
+			return no, ConsentMissing
+		}
+	}
+	return yes, ""
+}
+
+// labelled says whether the token has the labels.
+func labelled(r modelRule, q Request) verdict {
+	if len(r.Metadata) == 0 {
+		return yes
+	}
+	if q.Token == nil {
+		return unknown
+	}
+	labels, err := q.Token.Metadata()
+	if err != nil {
+		return failed
+	}
+	for key, values := range r.Metadata {
+		if value, ok := labels[key]; !ok || !slices.Contains(list(values), value) {
+			return no
+		}
+	}
+	return yes
+}
+
+// fullMatch says whether something is stated, all of which matches.
+func fullMatch(pattern, text string) bool {
+	at := compiled(pattern).FindStringIndex(text)
+	return text != "" && at != nil && at[0] == 0 && at[1] == len(text)
+}
+
+func modelTime(text string) time.Time {
+	if !strings.Contains(text, "T") {
+		text += "T00:00:00Z"
+	}
+	t, _ := time.Parse(time.RFC3339, text)
+	return t
+}
+
+// decide decides as "How a request is decided" says.
+func (m model) decide(q Request) outcome {
+	reveals := m.vocabulary.Actions[q.Action] == RevealAction
+	var allowing, denying, obliging []modelRule
+	near := false
+	for _, r := range m.Rules {
+		allows := r.Effect == "" || r.Effect == "allow"
+		near = near || allows && m.about(r, q, "caller", "action", "profile")
+		switch {
+		case !m.about(r, q, "caller", "action", "profile", "purpose"):
+		case allows && !idle(r, allowing, reveals):
+			allowing = append(allowing, r)
+		case allows:
+		case r.Effect == "oblige":
+			obliging = append(obliging, r)
+		case r.Reveal == nil || reveals:
+			denying = append(denying, r)
+		}
+	}
+	switch {
+	case !near:
+		return outcome{reason: NoRule}
+	case len(allowing) == 0:
+		return outcome{reason: PurposeNotAllowed}
+	}
+	var o outcome
+	var takers []taker
+	for _, r := range denying {
+		switch v, _ := m.conditions(r, q); {
+		case v == no:
+		case v == unknown:
+			o.pending = true
+		case r.Reveal != nil:
+			takers = append(takers, taker{r.Name, map[bool]Reason{true: ConditionFailed, false: DeniedByRule}[v == failed], func(form Reveal) bool {
+				return slices.ContainsFunc(list(r.Reveal), func(name string) bool { return modelForms[name] == form })
+			}})
+		case v == failed:
+			return outcome{reason: ConditionFailed, rule: r.Name}
+		default:
+			return outcome{reason: DeniedByRule, rule: r.Name}
+		}
+	}
+	for _, r := range obliging {
+		switch v, _ := m.conditions(r, q); {
+		case v == no:
+		case v == unknown:
+			o.pending = true
+		case v == failed:
+			return outcome{reason: ConditionFailed, rule: r.Name}
+		case r.Reason != "" && !fullMatch(r.Reason, q.StatedReason):
+			return outcome{reason: ReasonRequired, rule: r.Name}
+		default:
+			o.notify = o.notify || r.Notify
+			if r.Limits != nil {
+				o.limits += r.Name + " "
+			}
+			if r.AtMost != nil {
+				takers = append(takers, taker{r.Name, RevealNotAllowed, func(form Reveal) bool { return !names(r.AtMost, form) }})
 			}
 		}
 	}
-	switch {
-	case len(byProfile) == 0:
-		return Decision{Reason: NoRule}
-	case kind != RevealAction:
-		return Decision{Allowed: true, Rule: byProfile[0].Name}
-	case len(byPurpose) == 0:
-		return Decision{Reason: PurposeNotAllowed}
+	if reveals {
+		return m.reveal(q, o, allowing, takers)
 	}
-	given := r.Reveal
-	if given == Unspecified {
-		if given = unspecified(byPurpose); given == Unspecified {
-			return Decision{Reason: RevealAmbiguous}
+	why := NoRule
+	for _, r := range allowing {
+		switch v, reason := m.conditions(r, q); v {
+		case yes:
+			return r.allow(o)
+		case unknown:
+			return outcome{allowed: true, pending: true}
+		default:
+			why = nearest(why, reason)
 		}
 	}
-	for _, rule := range byPurpose {
-		if rule.grants(given) {
-			return Decision{Allowed: true, Rule: rule.Name, Reveal: given}
-		}
-	}
-	return Decision{Reason: RevealNotAllowed}
+	return outcome{reason: why}
 }
 
-// unspecified returns what rules give to a request that names no form:
-// Unspecified if it has to name one.
-func unspecified(rules []modelRule) Reveal {
-	var names []string
-	for _, rule := range rules {
-		names = append(names, rule.reveals()...)
+// idle says whether a rule can never decide, since those before it allow all that it
+// does whatever the circumstances. It isn't asked then.
+func idle(r modelRule, before []modelRule, reveals bool) bool {
+	left := make(map[Reveal]bool)
+	for form := Masked; form <= Routing && reveals; form++ {
+		left[form] = names(r.Reveal, form)
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
+	any := false
+	for _, b := range before {
+		if b.Networks == nil && b.Valid.From == "" && b.Valid.Until == "" && b.When == "" && b.Metadata == nil && b.Reason == "" &&
+			(b.Consent == "ignore" || b.Consent != "require" && r.Consent != "require" && r.Consent != "ignore") {
+			any = true
+			for form := range left {
+				left[form] = left[form] && !names(b.Reveal, form)
+			}
+		}
+	}
+	return any && !slices.Contains(slices.Collect(maps.Values(left)), true)
+}
+
+// taker is a rule that takes forms away.
+type taker struct {
+	rule  string
+	why   Reason
+	takes func(Reveal) bool
+}
+
+// reveal decides in which form something comes back.
+func (m model) reveal(q Request, o outcome, allowing []modelRule, takers []taker) outcome {
+	taken := func(form Reveal) bool {
+		return slices.ContainsFunc(takers, func(t taker) bool { return t.takes(form) })
+	}
+	why := RevealNotAllowed
+	sure, possible := make(map[Reveal]string), make(map[Reveal]bool) // by which rule first
+	restricted := o.pending
+	for _, r := range allowing {
+		var left []Reveal
+		for form := Masked; form <= Routing; form++ {
+			if names(r.Reveal, form) && !taken(form) && (q.Reveal == Unspecified || q.Reveal == form) {
+				left = append(left, form)
+			}
+		}
+		if left == nil {
+			continue
+		}
+		v, reason := m.conditions(r, q)
+		for _, form := range left {
+			if _, ok := sure[form]; v == yes && !ok {
+				sure[form] = r.Name
+			}
+			possible[form] = possible[form] || v == yes || v == unknown
+		}
+		switch o.pending = o.pending || v == unknown; v {
+		case no, failed:
+			why = nearest(why, reason)
+		}
+	}
+	for form, is := range possible {
+		if !is {
+			delete(possible, form)
+		}
+	}
+	given := chosen(possible)
+	if q.Reveal != Unspecified {
+		given = q.Reveal
+	}
 	switch {
-	case slices.Contains(names, "FULL"):
+	case len(possible) == 0 && why == RevealNotAllowed:
+		for _, t := range takers {
+			for _, r := range allowing {
+				for form := Masked; form <= Routing; form++ {
+					if t.takes(form) && names(r.Reveal, form) && (q.Reveal == Unspecified || q.Reveal == form) {
+						return outcome{reason: t.why, rule: t.rule}
+					}
+				}
+			}
+		}
+		return outcome{reason: why}
+	case len(possible) == 0:
+		return outcome{reason: why}
+	case o.pending:
+		_, masked := sure[Masked]
+		if q.Reveal == Unspecified && len(possible) > 1 && !possible[Full] && (restricted || !masked) {
+			given = Unspecified // it is open which
+		}
+		return outcome{allowed: true, pending: true, reveal: given}
+	case given == Unspecified:
+		return outcome{reason: RevealAmbiguous}
+	}
+	o.reveal = given
+	at := slices.IndexFunc(allowing, func(r modelRule) bool { return r.Name == sure[given] })
+	return allowing[at].allow(o)
+}
+
+// chosen returns the form for a request that names none: Unspecified if it has to.
+func chosen(of map[Reveal]bool) Reveal {
+	switch {
+	case of[Full]:
 		return Full
-	case slices.Contains(names, "MASKED"):
+	case of[Masked]:
 		return Masked
-	case len(names) == 1:
-		return modelForms[names[0]]
+	case len(of) == 1:
+		for form := range of {
+			return form
+		}
 	}
 	return Unspecified
 }
 
+// allow is the outcome where a rule allows.
+func (r modelRule) allow(o outcome) outcome {
+	if o.pending {
+		return outcome{allowed: true, pending: true}
+	}
+	o.allowed, o.rule, o.notify = true, r.Name, o.notify || r.Notify
+	if r.Approval != nil {
+		o.approval = r.Name
+	}
+	if r.Limits != nil {
+		o.limits = r.Name + " " + o.limits
+	}
+	return o
+}
+
+// nearest returns the reason of the rule that came nearer.
+func nearest(a, b Reason) Reason {
+	order := []Reason{NoRule, RevealNotAllowed, ConditionNotMet, ConditionFailed, ReasonRequired, ConsentMissing, ConsentIsWithdrawn}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
+}
+
 // may is the model of Policy.May.
-func (m model) may(caller, action string) string {
-	for _, rule := range m {
-		if slices.Contains(rule.Callers, caller) && slices.Contains(rule.Actions, action) {
-			return rule.Name
+func (m model) may(caller, namespace, action string) string {
+	for _, r := range m.Rules {
+		if (r.Effect == "" || r.Effect == "allow") && m.about(r, Request{Caller: caller, Namespace: namespace, Action: action}, "caller", "action") {
+			return r.Name
 		}
 	}
 	return ""
-}
-
-// compare checks every request that can be made of the vocabulary's words, the
-// callers and a few words more.
-func (m model) compare(t *testing.T, p *Policy, v Vocabulary, callers []string) {
-	t.Helper()
-	actions, profiles, purposes := []string{"", "none"}, []string{"", "none"}, []string{"", "none"}
-	for action := range v.Actions {
-		actions = append(actions, action)
-	}
-	for name, profile := range v.Profiles {
-		profiles, purposes = append(profiles, name), append(purposes, profile.Purposes...)
-	}
-	slices.Sort(purposes)
-	purposes = slices.Compact(purposes)
-	for _, caller := range append(callers, "", "dns:nobody") {
-		for _, action := range actions {
-			if rule, ok := p.May(caller, "default", action); rule != m.may(caller, action) || ok != (rule != "") {
-				t.Fatalf("May(%q, %q) = %q, %v", caller, action, rule, ok)
-			}
-			for _, profile := range profiles {
-				for _, purpose := range purposes {
-					for reveal := range Routing + 2 {
-						r := ask(caller, action, profile, purpose, reveal)
-						if got, want := decided(p, r), m.decide(r, v.Actions); got != want {
-							t.Fatalf("Decide(%+v) = %+v, want %+v", r, got, want)
-						}
-					}
-				}
-			}
-		}
-	}
-}
-
-// some returns between least and all of the words, in random order.
-func some(rng *rand.Rand, least int, words ...string) []string {
-	rng.Shuffle(len(words), func(i, j int) { words[i], words[j] = words[j], words[i] })
-	return words[:least+rng.IntN(len(words)-least+1)]
-}
-
-// randomRules returns rules that Parse takes, as a model and as a file.
-func randomRules(rng *rand.Rand, callers []string) (model, string) {
-	var m model
-	var file strings.Builder
-	file.WriteString("version: 1\nrules:\n")
-	for i := range 1 + rng.IntN(12) {
-		r := modelRule{Name: fmt.Sprintf("r%d", i)}
-		r.Callers = some(rng, 1, slices.Clone(callers)...)
-		r.Actions = some(rng, 1, "tokenize", "detokenize", "export", "reflect")
-		fmt.Fprintf(&file, "  - name: %s\n    callers: [%q]\n    actions: [%s]\n",
-			r.Name, strings.Join(r.Callers, `", "`), strings.Join(r.Actions, ", "))
-		if len(r.Actions) > 1 || r.Actions[0] != "reflect" {
-			r.Profiles = some(rng, 1, "card", "ssn")
-			fmt.Fprintf(&file, "    profiles: [%s]\n", strings.Join(r.Profiles, ", "))
-		}
-		if slices.Contains(r.Actions, "detokenize") || slices.Contains(r.Actions, "export") {
-			r.Purposes = []string{"support"}
-			if !slices.Contains(r.Profiles, "ssn") {
-				r.Purposes = some(rng, 1, "charge", "refund", "support")
-			}
-			var reveal string
-			r.Reveal, reveal = randomReveal(rng, r.Profiles)
-			fmt.Fprintf(&file, "    purposes: [%s]\n    reveal: %s\n", strings.Join(r.Purposes, ", "), reveal)
-		}
-		m = append(m, r)
-	}
-	return m, strings.ReplaceAll(file.String(), `\"`, `"`)
-}
-
-// randomReveal returns what a rule about profiles may say to reveal, as the
-// YAML library reads it and as a file has it. It rarely says MASKED or FULL,
-// for these decide what a request gets that names nothing.
-func randomReveal(rng *rand.Rand, profiles []string) (any, string) {
-	names := []string{"LAST4", "BIN", "BRAND", "NUMBER", "EXPIRY"}
-	if slices.Contains(profiles, "ssn") {
-		names = names[:1]
-	}
-	for _, name := range []string{"MASKED", "FULL"} {
-		if rng.IntN(4) == 0 {
-			names = append(names, name)
-		}
-	}
-	names = some(rng, 1, names...)
-	if len(names) == 1 && rng.IntN(2) == 0 {
-		return names[0], names[0]
-	}
-	var list []any
-	for _, name := range names {
-		list = append(list, name)
-	}
-	return list, "[" + strings.Join(names, ", ") + "]"
-}
-
-func TestDecideEqualsModel(t *testing.T) {
-	callers := []string{"dns:a", "dns:b", "cn:a", "spiffe://a/b", "spiffe://a/c"}
-	for seed := range uint64(200) {
-		m, file := randomRules(rand.New(rand.NewPCG(seed, 0)), callers)
-		p, err := Parse("p", []byte(file), vocabulary)
-		if err != nil {
-			t.Fatalf("seed %d: %v\n%s", seed, err, file)
-		}
-		m.compare(t, p, vocabulary, callers)
-	}
-}
-
-// FuzzParse looks for files that crash Parse, and for policies that allow what
-// their rules, read in another way, don't.
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(sample))
-	f.Add([]byte(head + revealRules("[LAST4, EXPIRY]", "BIN", "[MASKED]", "[FULL, NUMBER]")))
-	f.Add([]byte(head + revealRules("CVV", "[NAME]")))
-	f.Add([]byte("version: 1\nrules: []\n"))
-	f.Add([]byte("version: 1\nrules:\n- {name: a, callers: [\"dns:a\"], actions: [reflect]}\n"))
-	f.Add([]byte("version: 1\nrules:\n- &a {name: a, callers: [\"dns:a\"], actions: [reflect]}\n- *a\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := Parse("p", data, vocabulary)
-		if (p == nil) == (err == nil) {
-			t.Fatalf("policy %v, error %v", p, err)
-		}
-		if err != nil {
-			return
-		}
-		var file struct {
-			Version int
-			Rules   model
-		}
-		if err := yaml.Unmarshal(data, &file); err != nil || file.Version != 1 {
-			t.Fatalf("version %d, error %v", file.Version, err)
-		}
-		var callers []string
-		for _, r := range file.Rules {
-			callers = append(callers, r.Callers...)
-			for _, name := range r.reveals() {
-				for _, profile := range r.Profiles {
-					if name != "MASKED" && name != "FULL" && !slices.Contains(vocabulary.Profiles[profile].Parts, name) {
-						t.Fatalf("%q grants %q of %q", r.Name, name, profile)
-					}
-				}
-			}
-		}
-		for _, caller := range callers {
-			if err := ValidateCaller(caller); err != nil {
-				t.Fatalf("%q: %v", caller, err)
-			}
-		}
-		file.Rules.compare(t, p, vocabulary, callers)
-	})
-}
-
-// ask returns a request of a kind that needs no more than these.
-func ask(caller, action, profile, purpose string, reveal Reveal) Request {
-	return Request{Caller: caller, Action: action, Profile: profile, Purpose: purpose, Reveal: reveal}
-}
-
-// decided returns what a policy decides, duties apart.
-func decided(p *Policy, r Request) Decision {
-	d := p.Decide(r)
-	d.duties = Duties{}
-	return d
 }

@@ -120,7 +120,8 @@ type Decision struct {
 
 	// Reveal is the form that the caller gets to see. It is Unspecified unless
 	// the action is a RevealAction and Allowed. While it is Pending, it is the most
-	// that it may come to.
+	// that it may come to; Unspecified then, if the request names no form and may be
+	// given one of several, none of which is Full. Nothing may be revealed by it.
 	Reveal Reveal
 
 	duties Duties

@@ -39,7 +39,7 @@ type problems struct {
 
 // at adds what is wrong at a place.
 func (p *problems) at(line, column int, format string, args ...any) {
-	if len(p.list) == mostProblems {
+	if p.full() {
 		p.more++
 		return
 	}
@@ -50,6 +50,9 @@ func (p *problems) at(line, column int, format string, args ...any) {
 func (p *problems) node(n *yaml.Node, format string, args ...any) {
 	p.at(n.Line, n.Column, format, args...)
 }
+
+// full says whether what else is wrong is only counted.
+func (p *problems) full() bool { return len(p.list) == mostProblems }
 
 func (p *problems) none() bool { return len(p.list) == 0 }
 

@@ -39,10 +39,10 @@ func (rr ruleReader) conditions(s section, r *rule) {
 		r.from, r.until = readValid(s, f)
 	}
 	if text, ok := s.given("when"); ok {
-		r.when = readWhen(s, text)
+		r.when = rr.when(s, text)
 	}
 	if r.only(s, "reason", Allow, Oblige) {
-		r.reason = readReason(s)
+		r.reason = rr.reason(s)
 	}
 	if r.consent = consentRespect; r.only(s, "consent", Allow) {
 		if text, ok := s.text("consent"); ok {
@@ -149,9 +149,17 @@ func (s section) moment(key string) time.Time {
 	return time.Time{}
 }
 
-// readWhen reads an expression.
-func readWhen(s section, text item) *condition {
+// when reads an expression. What rules have in common is compiled once.
+func (rr ruleReader) when(s section, text item) *condition {
+	if c, ok := rr.compiled[text.text]; ok {
+		return c
+	}
+	rr.total.expressions += len(text.text)
 	c, err := compileCondition(text.text)
+	if err == nil {
+		rr.total.states += c.states
+		rr.compiled[text.text] = c
+	}
 	var at *celError
 	switch {
 	case errors.As(err, &at) && text.node.Style == 0 && at.line == 1: // what YAML calls plain
@@ -165,7 +173,7 @@ func readWhen(s section, text item) *condition {
 }
 
 // readReason reads what a reason that is stated must look like.
-func readReason(s section) *regexp.Regexp {
+func (rr ruleReader) reason(s section) *regexp.Regexp {
 	text, ok := s.text("reason")
 	if !ok {
 		return nil
@@ -174,11 +182,12 @@ func readReason(s section) *regexp.Regexp {
 		s.wrong(text.node, `"reason" has at most %d bytes`, maxReasonPattern)
 		return nil
 	}
-	if _, err := regexp.Compile(text.text); err != nil {
-		s.wrong(text.node, `"reason" is no regular expression: %v`, err)
-		return nil
+	compiled, states, err := compileRegex(text.text)
+	if err != nil {
+		s.wrong(text.node, `"reason" is no regular expression that can be used: %v`, err)
 	}
-	return regexp.MustCompile(`\A(?:` + text.text + `)\z`)
+	rr.total.states += states
+	return compiled
 }
 
 // duties reads what is demanded where the rule applies.

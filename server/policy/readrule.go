@@ -29,7 +29,10 @@ type ruleReader struct {
 	notes      *problems // what is no error
 	vocabulary Vocabulary
 	groups     map[string]*group
-	lines      map[string]int // where each name was first used
+	members    map[string][]string   // the profiles of each class
+	lines      map[string]int        // where each name was first used
+	compiled   map[string]*condition // by their text
+	total      *totals
 }
 
 // read reads a rule, the index-th of the file. What it returns is of use only
@@ -50,12 +53,15 @@ func (rr ruleReader) read(n *yaml.Node, index int) rule {
 	r.namespaces = rr.namespaces(s)
 	r.profiles, r.classes = rr.profiles(s)
 	r.purposes = rr.purposes(s, r.profiles)
-	r.reveal = rr.reveal(s, "reveal", r.profiles, r.effect == Allow)
+	if r.only(s, "reveal", Allow, Deny) {
+		r.reveal = rr.reveal(s, "reveal", r.profiles, r.effect == Allow)
+	}
 	if need.known {
 		need.check(s, r.effect)
 	}
 	rr.conditions(s, &r)
 	rr.duties(s, &r)
+	rr.total.combinations += r.size()
 	if rr.none() {
 		rr.traits(s, &r)
 		rr.note(s, r)
@@ -144,6 +150,7 @@ func (rr ruleReader) callers(s section, effect Effect) (set callerSet) {
 
 // callerList reads a list of identities, patterns and groups.
 func (rr ruleReader) callerList(s section, key string) (set callerSet) {
+	rr.total.callers += len(s.keys[key].value.Content)
 	for _, caller := range s.texts(key) {
 		set.names = append(set.names, caller.text)
 		if name, ok := strings.CutPrefix(caller.text, groupPrefix); ok {
@@ -153,6 +160,7 @@ func (rr ruleReader) callerList(s section, key string) (set callerSet) {
 				continue
 			}
 			g.used = true
+			rr.total.callers += len(g.callers)
 			for _, member := range g.callers {
 				set.add(member)
 			}
@@ -222,19 +230,13 @@ func (rr ruleReader) profiles(s section) (profiles, classes []string) {
 		}
 		profiles = append(profiles, profile.text)
 	}
-	members := make(map[string][]string)
-	for _, name := range slices.Sorted(maps.Keys(rr.vocabulary.Profiles)) {
-		for _, class := range rr.vocabulary.Profiles[name].Classes {
-			members[class] = append(members[class], name)
-		}
-	}
 	for _, class := range s.texts("classes") {
-		if members[class.text] == nil {
-			s.wrong(class.node, "no profile is of the class %s%s", quote(class.text), known(rr.problems, class.text, members))
+		if rr.members[class.text] == nil {
+			s.wrong(class.node, "no profile is of the class %s%s", quote(class.text), known(rr.problems, class.text, rr.members))
 			continue
 		}
 		classes = append(classes, class.text)
-		for _, profile := range members[class.text] {
+		for _, profile := range rr.members[class.text] {
 			if !slices.Contains(profiles, profile) {
 				profiles = append(profiles, profile)
 			}
@@ -256,6 +258,10 @@ func (rr ruleReader) purposes(s section, profiles []string) (purposes []string) 
 		for _, profile := range profiles {
 			allowed := rr.vocabulary.Profiles[profile].Purposes
 			if slices.Contains(allowed, purpose.text) {
+				continue
+			}
+			if rr.full() {
+				rr.more++
 				continue
 			}
 			if len(allowed) == 0 {
@@ -290,6 +296,10 @@ func (rr ruleReader) reveal(s section, key string, profiles []string, granted bo
 		for _, profile := range profiles {
 			parts := rr.vocabulary.Profiles[profile].Parts
 			if slices.Contains(parts, name.text) {
+				continue
+			}
+			if rr.full() {
+				rr.more++
 				continue
 			}
 			if len(parts) == 0 {

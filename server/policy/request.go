@@ -9,7 +9,8 @@ import (
 const DefaultNamespace = "default"
 
 // Request is what is to be decided. What a rule has conditions about and a request
-// leaves out fails the condition.
+// leaves out counts against the caller: a rule that allows doesn't, one that denies does,
+// and one that obliges denies.
 type Request struct {
 	// Caller is the identity of the caller, in a form of ValidateCaller.
 	Caller string

@@ -83,13 +83,16 @@ const (
 // conditional says whether it takes more than a match for the rule to apply, consent
 // that is respected where consents are kept apart.
 func (r *rule) conditional() bool {
-	return len(r.metadata) > 0 || len(r.networks) > 0 || !r.from.IsZero() || !r.until.IsZero() || r.when != nil ||
+	return len(r.metadata) > 0 || len(r.networks) > 0 || r.timed() || r.when != nil ||
 		r.effect == Allow && (r.reason != nil || r.consent == consentRequire)
 }
 
 // meets says whether a request meets the conditions of the rule, and if not, which
 // reason there is to deny it.
 func (r *rule) meets(q *Request, kind ActionKind) (verdict, Reason) {
+	if len(r.networks) > 0 && !q.Address.IsValid() || r.timed() && q.Time.IsZero() {
+		return failed, ConditionFailed
+	}
 	if !r.inNetwork(q.Address) || !r.inForce(q.Time) {
 		return no, ConditionNotMet
 	}
@@ -178,12 +181,17 @@ func (r *rule) inNetwork(address netip.Addr) bool {
 	return false
 }
 
+// timed says whether the rule is in force for a time only.
+func (r *rule) timed() bool { return !r.from.IsZero() || !r.until.IsZero() }
+
 func (r *rule) inForce(now time.Time) bool {
 	return (r.from.IsZero() || !now.Before(r.from)) && (r.until.IsZero() || now.Before(r.until))
 }
 
 // stated says whether the caller has stated a reason that will do.
-func (r *rule) stated(q *Request) bool { return r.reason.MatchString(q.StatedReason) }
+func (r *rule) stated(q *Request) bool {
+	return q.StatedReason != "" && r.reason.MatchString(q.StatedReason)
+}
 
 // about says whether a rule that denies or obliges is about a target. A profile "" is
 // that of an action that is about none.

@@ -53,6 +53,10 @@ func readSection(n *yaml.Node, p *problems, label string, allowed map[string]boo
 
 // wrong adds what is wrong at a node of the section.
 func (s section) wrong(n *yaml.Node, format string, args ...any) {
+	if s.full() {
+		s.more++
+		return
+	}
 	message := fmt.Sprintf(format, args...)
 	if s.label != "" {
 		message = s.label + ": " + message

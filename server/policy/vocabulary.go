@@ -56,6 +56,17 @@ func (v *Vocabulary) namespaces() []string {
 	return v.Namespaces
 }
 
+// classes returns the profiles of each data class, in the order of their names.
+func (v *Vocabulary) classes() map[string][]string {
+	members := make(map[string][]string)
+	for _, name := range slices.Sorted(maps.Keys(v.Profiles)) {
+		for _, class := range v.Profiles[name].Classes {
+			members[class] = append(members[class], name)
+		}
+	}
+	return members
+}
+
 // allows says whether any profile allows a purpose.
 func (v *Vocabulary) allows(purpose string) bool {
 	for _, p := range v.Profiles {
@@ -88,6 +99,9 @@ const mostListed = 16
 // known returns what to add to an error about a name that is none of those
 // given: all of them, the first time, or the most alike.
 func known[V any](p *problems, name string, names map[string]V) string {
+	if p.full() {
+		return ""
+	}
 	sorted := slices.Sorted(maps.Keys(names))
 	if len(sorted) == 0 {
 		return " (there are none)"

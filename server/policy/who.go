@@ -117,7 +117,7 @@ func (r *rule) conditionWords() (words []string) {
 		}
 	}
 	add(len(r.networks) > 0, NetworkPart)
-	add(!r.from.IsZero() || !r.until.IsZero(), TimePart)
+	add(r.timed(), TimePart)
 	add(r.reason != nil, ReasonPart)
 	add(len(r.metadata) > 0, MetadataPart)
 	add(r.when != nil, WhenPart)
