@@ -16,7 +16,7 @@ const (
 
 	// maxExpressions bounds the bytes of all different expressions, and maxAllStates
 	// the states of the regular expressions in all of them and in all reasons.
-	maxExpressions = 1 << 18
+	maxExpressions = 1 << 17
 	maxAllStates   = 1 << 17
 
 	// maxAllowing is how many rules with something of their own to say can allow the
@@ -30,7 +30,7 @@ const (
 
 	// maxRestricting bounds the work of finding out about which combinations the rules
 	// that deny and oblige are.
-	maxRestricting = 1 << 24
+	maxRestricting = 1 << 23
 )
 
 // Too much in one file.

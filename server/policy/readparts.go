@@ -15,9 +15,8 @@ import (
 
 // Bounds of what rules say.
 const (
-	maxReasonPattern = 256 // bytes
-	maxLimit         = 1 << 40
-	maxApprovalTime  = 7 * 24 * time.Hour
+	maxLimit        = 1 << 40
+	maxApprovalTime = 7 * 24 * time.Hour
 )
 
 // only adds an error if a key is there though the effect of the rule gives it no
@@ -154,6 +153,9 @@ func (rr ruleReader) when(s section, text item) *condition {
 	if c, ok := rr.compiled[text.text]; ok {
 		return c
 	}
+	if rr.full() {
+		return nil
+	}
 	rr.total.expressions += len(text.text)
 	c, err := compileCondition(text.text)
 	if err == nil {
@@ -175,11 +177,7 @@ func (rr ruleReader) when(s section, text item) *condition {
 // readReason reads what a reason that is stated must look like.
 func (rr ruleReader) reason(s section) *regexp.Regexp {
 	text, ok := s.text("reason")
-	if !ok {
-		return nil
-	}
-	if len(text.text) > maxReasonPattern {
-		s.wrong(text.node, `"reason" has at most %d bytes`, maxReasonPattern)
+	if !ok || rr.full() {
 		return nil
 	}
 	compiled, states, err := compileRegex(text.text)

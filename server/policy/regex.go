@@ -6,16 +6,19 @@ import (
 	"regexp/syntax"
 )
 
-// maxStates is how large a regular expression may become when it is compiled, in about
-// its states. To match takes as many steps for each byte at most.
-const maxStates = 1000
+// maxRegex is how long a regular expression may be, in bytes, and maxStates to how many
+// states, about, it may come. To match takes as many steps for each byte at most.
+const (
+	maxRegex  = 256
+	maxStates = 1000
+)
 
 // compileRegex compiles what all of a text has to match, and says about how many states
 // it has.
 func compileRegex(text string) (*regexp.Regexp, int, error) {
 	n, err := regexStates(text)
 	if err != nil {
-		return nil, 0, err
+		return nil, n, err
 	}
 	compiled, err := regexp.Compile(`\A(?:` + text + `)\z`)
 	return compiled, n, err
@@ -24,13 +27,16 @@ func compileRegex(text string) (*regexp.Regexp, int, error) {
 // regexStates returns about how many states a regular expression has, without making
 // them. Too many are an error.
 func regexStates(text string) (int, error) {
+	if len(text) > maxRegex {
+		return 0, fmt.Errorf("it has more than %d bytes", maxRegex)
+	}
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		return 0, err
 	}
 	n := statesOf(parsed)
 	if n > maxStates {
-		return 0, fmt.Errorf("it comes to more than %d states when all repetitions are written out", maxStates)
+		return n, fmt.Errorf("it comes to more than %d states when all repetitions are written out", maxStates)
 	}
 	return n, nil
 }
@@ -39,8 +45,11 @@ func regexStates(text string) (int, error) {
 // makes a short one large.
 func statesOf(re *syntax.Regexp) int {
 	n := 1 + len(re.Sub)
-	if re.Op == syntax.OpLiteral {
+	switch re.Op {
+	case syntax.OpLiteral:
 		n += len(re.Rune)
+	case syntax.OpCharClass:
+		n += len(re.Rune) / 16 // such as \pL has hundreds of ranges
 	}
 	for _, sub := range re.Sub {
 		n += statesOf(sub)

@@ -27,11 +27,12 @@ type item struct {
 // readSection reads a mapping that may have certain keys. It returns false if
 // the node is no mapping.
 func readSection(n *yaml.Node, p *problems, label string, allowed map[string]bool) (section, bool) {
-	s := section{p, label, n, make(map[string]field)}
+	s := section{p, label, n, nil}
 	if n.Kind != yaml.MappingNode || n.ShortTag() != "!!map" {
 		s.wrong(n, "must be a mapping, not %s", kindOf(n))
 		return s, false
 	}
+	s.keys = make(map[string]field, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if !isText(key) {

@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // table is what the rules say about what a caller does in a namespace. Callers whom
 // the same rules are about share one.
 type table struct {
@@ -65,21 +67,34 @@ func (t *table) addTo(r *rule, at target, kind ActionKind) {
 
 // finish adds the rules that deny and oblige to all targets.
 func (t *table) finish(restricting []*rule, namespace string) error {
-	weight := 0 // of looking at all of them
+	all := 0 // what it costs to look at each of them
 	for _, r := range restricting {
-		weight += 1 + (len(r.namespaces)+len(r.actions)+len(r.profiles)+len(r.purposes))/8
+		all += 1 + (len(r.namespaces)+len(r.actions)+len(r.profiles))/8
 	}
 	for at, v := range t.targets {
-		if t.restricting += weight * max(len(v.purposes), 1); t.restricting > maxRestricting {
+		t.restricting += all
+		var denying, obliging []*rule
+		for _, r := range restricting {
+			if !r.about(namespace, at.action, at.profile) {
+				continue
+			}
+			t.restricting += len(v.purposes) * (1 + len(r.purposes)/8)
+			if r.effect == Deny {
+				denying = append(denying, r)
+			} else {
+				obliging = append(obliging, r)
+			}
+		}
+		if t.restricting > maxRestricting {
 			return errRestricting
 		}
 		if v.any != nil {
-			if err := v.any.finish(restricting, namespace, at, ""); err != nil {
+			if err := v.any.finish(denying, obliging, ""); err != nil {
 				return err
 			}
 		}
 		for purpose, set := range v.purposes {
-			if err := set.finish(restricting, namespace, at, purpose); err != nil {
+			if err := set.finish(denying, obliging, purpose); err != nil {
 				return err
 			}
 		}
@@ -106,28 +121,27 @@ func (s *ruleSet) add(r *rule) {
 	s.granted |= r.reveal
 }
 
-// finish adds the rules that deny and oblige about the target.
-func (s *ruleSet) finish(restricting []*rule, namespace string, at target, purpose string) error {
-	if len(s.allowing) > maxAllowing {
+// finish adds the rules that deny and oblige about the target, as far as they are about
+// the purpose.
+func (s *ruleSet) finish(denying, obliging []*rule, purpose string) error {
+	elsewhere := func(r *rule) bool {
+		return !inOrAny(r.purposes, purpose) || r.reveal != 0 && s.kind != RevealAction
+	}
+	s.denying, s.obliging = without(denying, elsewhere), without(obliging, elsewhere)
+	switch {
+	case len(s.allowing) > maxAllowing:
 		return errAllowing
-	}
-	s.simple = true
-	for _, r := range s.allowing {
-		s.simple = s.simple && !r.conditional()
-	}
-	for _, r := range restricting {
-		if !r.about(namespace, at.action, at.profile) || !inOrAny(r.purposes, purpose) || r.reveal != 0 && s.kind != RevealAction {
-			continue
-		}
-		s.simple = false
-		if r.effect == Deny {
-			s.denying = append(s.denying, r)
-		} else {
-			s.obliging = append(s.obliging, r)
-		}
-	}
-	if len(s.obliging) > maxObliging {
+	case len(s.obliging) > maxObliging:
 		return errObliging
 	}
+	s.simple = len(s.denying)+len(s.obliging) == 0 && !slices.ContainsFunc(s.allowing, (*rule).conditional)
 	return nil
+}
+
+// without returns rules without some, the same list if there are none of those.
+func without(rules []*rule, some func(*rule) bool) []*rule {
+	if !slices.ContainsFunc(rules, some) {
+		return rules
+	}
+	return slices.DeleteFunc(slices.Clone(rules), some)
 }
