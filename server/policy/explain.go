@@ -141,10 +141,10 @@ func (p *Policy) lacks(rule *rule, r *Request) (lacks []Part) {
 		{ProfilePart, kind == PlainAction || slices.Contains(rule.profiles, r.Profile)},
 		{PurposePart, kind != RevealAction || slices.Contains(rule.purposes, r.Purpose)},
 		{RevealPart, kind != RevealAction || rule.reveal.has(asked)},
-		{NetworkPart, rule.inNetwork(r.Address)},
-		{TimePart, rule.inForce(r.Time)},
+		{NetworkPart, len(rule.networks) == 0 || r.Address.IsValid() && rule.inNetwork(r.Address)},
+		{TimePart, !rule.timed() || !r.Time.IsZero() && rule.inForce(r.Time)},
 		{ReasonPart, rule.reason == nil || rule.stated(r)},
-		{MetadataPart, rule.hasLabels(r) != no},
+		{MetadataPart, met(rule.hasLabels(r))},
 		{WhenPart, when == nil || when.holds(r)},
 		{ConsentPart, kind != RevealAction || rule.agrees(r)},
 	} {
@@ -164,8 +164,11 @@ func (c *condition) holds(q *Request) bool {
 // agrees says whether consent is no obstacle, as far as is known.
 func (r *rule) agrees(q *Request) bool {
 	v, _ := r.consented(q)
-	return v == yes || v == unknown
+	return met(v)
 }
+
+// met says whether a condition is met, as far as is known.
+func met(v verdict) bool { return v == yes || v == unknown }
 
 // words returns what a rule has for a part.
 func (r *rule) words(part Part) string {

@@ -44,17 +44,16 @@ func regexStates(text string) (int, error) {
 // statesOf returns a bound of what an expression compiles to; repetitions are what
 // makes a short one large.
 func statesOf(re *syntax.Regexp) int {
-	n := 1 + len(re.Sub)
-	switch re.Op {
-	case syntax.OpLiteral:
-		n += len(re.Rune)
-	case syntax.OpCharClass:
-		n += len(re.Rune) / 16 // such as \pL has hundreds of ranges
-	}
+	n := 1
 	for _, sub := range re.Sub {
 		n += statesOf(sub)
 	}
-	if re.Op == syntax.OpRepeat {
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpCharClass:
+		n += len(re.Rune) / 16 // such as \pL has hundreds of ranges
+	case syntax.OpRepeat:
 		n *= max(re.Min+1, re.Max)
 	}
 	return min(n, 1<<20) // so that nothing overflows
