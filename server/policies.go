@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/policy"
@@ -49,6 +50,7 @@ func (p *policyService) Explain(ctx context.Context, req *coatcheckv1.ExplainReq
 	}
 	e := at.Explain(policy.Request{
 		Caller: req.GetCaller(), Action: req.GetAction(), Profile: req.GetProfile(), Purpose: req.GetPurpose(), Reveal: reveal,
+		Time: time.Now(), Items: 1,
 	})
 	resp := &coatcheckv1.ExplainResponse{
 		Allowed: e.Allowed, Reason: string(e.Reason), Rule: e.Rule, Line: uint32(e.Line), Reveal: revealMessages[e.Reveal], Hash: at.Hash(),

@@ -115,8 +115,7 @@ func (c *callerSet) touches(member string) bool {
 func (p *Policy) deniedBy(r *rule) string {
 	for i := range p.rules {
 		d := &p.rules[i]
-		if d.effect == Deny && d.reveal == 0 && !d.conditional() && covers(d.namespaces, r.namespaces) && covers(d.actions, r.actions) &&
-			covers(d.profiles, r.profiles) && covers(d.purposes, r.purposes) &&
+		if d.effect == Deny && d.reveal == 0 && !d.conditional() && covers(d.namespaces, r.namespaces) && p.aboutAll(d, r.actions, r.profiles, r.purposes) &&
 			!slices.ContainsFunc(r.callers.members(), func(caller string) bool { return !d.callers.has(caller) }) {
 			return d.name
 		}

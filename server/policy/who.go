@@ -42,7 +42,10 @@ func (p *Policy) Who(q Query) (found []Access) {
 		}
 		for _, caller := range r.callers.members() {
 			a.Caller, a.Conditions = caller, r.conditionWords()
-			if p.restrict(&a, q) {
+			if !slices.Equal(r.namespaces, []string{DefaultNamespace}) {
+				a.Conditions = append(a.Conditions, "namespace "+r.words(NamespacePart))
+			}
+			if p.restrict(&a, r, q) {
 				found = append(found, a)
 			}
 		}
@@ -64,24 +67,19 @@ func (p *Policy) answers(r *rule, action string, q Query) bool {
 	return true
 }
 
-// restrict adds to an access which rules deny or oblige some of it. It returns false if
-// one denies all of it whatever the circumstances.
-func (p *Policy) restrict(a *Access, q Query) bool {
+// restrict adds to an access of a rule which rules deny or oblige some of it. It returns
+// false if one denies all of it whatever the circumstances.
+func (p *Policy) restrict(a *Access, by *rule, q Query) bool {
 	for i := range p.rules {
 		r := &p.rules[i]
-		if r.effect == Allow || !r.callers.has(a.Caller) || !overlap(r.actions, a.Actions) || !overlap(r.profiles, a.Profiles) || !overlap(r.purposes, a.Purposes) {
+		if r.effect == Allow || !r.callers.touches(a.Caller) || !overlap(r.namespaces, by.namespaces) || !p.aboutSome(r, a) {
 			continue
 		}
-		forms := r.reveal
-		if r.effect == Oblige {
-			forms = allForms &^ r.atMost
-		}
-		if forms != 0 && q.Reveal != Unspecified && !forms.has(q.Reveal) && (r.effect == Deny || r.reason == nil) {
+		takes := r.takes(q.Reveal)
+		if q.Reveal != Unspecified && !takes && (r.effect == Deny || r.reason == nil && r.limits == nil && !r.notify && !r.conditional()) {
 			continue
 		}
-		whole := covers(r.actions, a.Actions) && covers(r.profiles, a.Profiles) && covers(r.purposes, a.Purposes)
-		takes := r.effect == Deny && (forms == 0 || q.Reveal != Unspecified) || r.atMost != 0 && q.Reveal != Unspecified && forms.has(q.Reveal)
-		if whole && takes && !r.conditional() {
+		if takes && !r.conditional() && r.callers.has(a.Caller) && covers(r.namespaces, by.namespaces) && p.aboutAll(r, a.Actions, a.Profiles, a.Purposes) {
 			return false
 		}
 		a.Conditions = append(a.Conditions, "as rule "+r.name+" lets it")
@@ -89,8 +87,43 @@ func (p *Policy) restrict(a *Access, q Query) bool {
 	return true
 }
 
+// takes says whether a rule that denies or obliges has a form not be revealed; if that
+// is Unspecified, anything at all.
+func (r *rule) takes(form Reveal) bool {
+	if r.effect == Deny {
+		return r.reveal == 0 || form != Unspecified && r.reveal.has(form)
+	}
+	return r.atMost != 0 && form != Unspecified && !r.atMost.has(form)
+}
+
+// aboutAll says whether a rule that denies or obliges is about each action on each of the
+// profiles for each of the purposes, as far as they matter to the action.
+func (p *Policy) aboutAll(r *rule, actions, profiles, purposes []string) bool {
+	none := []string{""}
+	return !slices.ContainsFunc(actions, func(action string) bool {
+		profiles, purposes := profiles, purposes
+		switch p.actions[action] {
+		case PlainAction:
+			profiles, purposes = none, none
+		case ProfileAction:
+			purposes = none
+		}
+		return !inOrAny(r.actions, action) || !covers(r.profiles, profiles) || !covers(r.purposes, purposes)
+	})
+}
+
+// aboutSome says whether a rule that denies or obliges is about anything of an access.
+func (p *Policy) aboutSome(r *rule, a *Access) bool {
+	return slices.ContainsFunc(a.Actions, func(action string) bool {
+		kind := p.actions[action]
+		return inOrAny(r.actions, action) && (kind == RevealAction || r.reveal == 0) &&
+			(len(r.profiles) == 0 || kind != PlainAction && overlap(r.profiles, a.Profiles)) &&
+			(len(r.purposes) == 0 || kind == RevealAction && overlap(r.purposes, a.Purposes))
+	})
+}
+
 // overlap says whether a list of a rule that isn't about everything has anything of
-// another that isn't empty.
+// another.
 func overlap(of, with []string) bool {
 	return len(of) == 0 || slices.ContainsFunc(of, func(s string) bool { return slices.Contains(with, s) })
 }
