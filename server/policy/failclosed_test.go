@@ -147,6 +147,25 @@ func TestReasonsThatAreRefused(t *testing.T) {
 	}
 }
 
+func TestApprovalsThatAreRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"{}":                                                       `"approvers" is missing`,
+		`{approvers: ["cn:a"], for: 5m}`:                           `"max_items" is missing`,
+		`{approvers: ["cn:a"], max_items: 5}`:                      `"for" is missing`,
+		`{approvers: [], for: 5m, max_items: 5}`:                   `"approvers" is empty`,
+		`{approvers: ["cn:a"], for: 500h, max_items: 5}`:           "must be a time from 1s to",
+		`{approvers: ["group:x"], for: 5m, max_items: 5}`:          `unknown group "x"`,
+		`{approvers: ["cn:*"], for: 5m, max_items: 5}`:             "nothing else has patterns",
+		`{approvers: ["cn:a"], for: 5m, max_items: 5, self: true}`: `unknown key "self"`,
+		"approve": "must be a mapping",
+	} {
+		file := head + "- {name: a, callers: [\"dns:a\"], actions: [detokenize], profiles: [card], purposes: [charge], reveal: FULL, approval: " + text + "}\n"
+		if _, err := Parse("p", []byte(file), rich); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", text, err, want)
+		}
+	}
+}
+
 // A time zone is the one that CEL would find.
 func TestTimeZones(t *testing.T) {
 	for text, want := range map[string]bool{

@@ -150,8 +150,9 @@ func (rr ruleReader) callers(s section, effect Effect) (set callerSet) {
 
 // callerList reads a list of identities, patterns and groups.
 func (rr ruleReader) callerList(s section, key string) (set callerSet) {
-	rr.total.callers += len(s.keys[key].value.Content)
-	for _, caller := range s.texts(key) {
+	texts := s.texts(key)
+	rr.total.callers += len(texts)
+	for _, caller := range texts {
 		set.names = append(set.names, caller.text)
 		if name, ok := strings.CutPrefix(caller.text, groupPrefix); ok {
 			g, ok := rr.groups[name]
