@@ -46,6 +46,12 @@ var adversarial = map[string]func() string{
 	"macros": fill(head, func(i int) string {
 		return whenRule(i, fmt.Sprintf("request.items<%d", i)+strings.Repeat(" && [1,2].all(x,[1,2].exists(y,x<y))", 90))
 	}, ""),
+	"nested maps": fill(head, func(i int) string {
+		return whenRule(i, fmt.Sprintf("request.items<%d", i)+strings.Repeat("||[1].map(x,[1].map(y,1))==[[1]]", 8))
+	}, ""),
+	"many nested maps": fill(head, func(i int) string {
+		return whenRule(i, fmt.Sprintf("request.items<%d", i)+strings.Repeat("||[1].map(x,[1].map(y,1))==[[1]]", 120))
+	}, ""),
 	"lists": fill(head, func(i int) string {
 		return whenRule(i, fmt.Sprintf("request.items in [%d", i)+strings.Repeat(",1", 1900)+"]")
 	}, ""),

@@ -14,9 +14,11 @@ const (
 	// each rule that names the group.
 	maxNamed = 1 << 18
 
-	// maxExpressions bounds the bytes of all different expressions, and maxAllStates
-	// the states of the regular expressions in all of them and in all reasons.
+	// maxExpressions bounds the bytes of all different expressions, maxAllLoops what loops
+	// they have, and maxAllStates the states of the regular expressions in all of them and
+	// in all reasons.
 	maxExpressions = 1 << 17
+	maxAllLoops    = 1 << 9
 	maxAllStates   = 1 << 17
 
 	// maxAllowing is how many rules with something of their own to say can allow the
@@ -38,6 +40,7 @@ var (
 	errGrants      = fmt.Errorf("the rules make more than %d combinations of callers, actions, profiles and purposes", maxGrants)
 	errNamed       = fmt.Errorf("the rules name more than %d callers, members of groups counted with each rule", maxNamed)
 	errExpressions = fmt.Errorf("the expressions have more than %d bytes together", maxExpressions)
+	errLoops       = fmt.Errorf("the expressions have more than %d of all, exists, exists_one, filter and map together", maxAllLoops)
 	errStates      = fmt.Errorf("the regular expressions come to more than %d states together", maxAllStates)
 	errAllowing    = fmt.Errorf("more than %d rules with conditions allow the same caller the same", maxAllowing)
 	errObliging    = fmt.Errorf("more than %d rules oblige the same caller about the same", maxObliging)
@@ -50,6 +53,7 @@ type totals struct {
 	combinations int // as if one caller were in all of them
 	callers      int
 	expressions  int // in bytes
+	loops        int
 	states       int
 }
 
@@ -62,6 +66,8 @@ func (t *totals) check() error {
 		return errNamed
 	case t.expressions > maxExpressions:
 		return errExpressions
+	case t.loops > maxAllLoops:
+		return errLoops
 	case t.states > maxAllStates:
 		return errStates
 	}

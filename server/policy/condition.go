@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/checker"
+	"github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/types"
 )
 
@@ -26,6 +27,7 @@ const (
 	maxExpression = 4096 // bytes
 	maxCost       = 10_000
 	maxNesting    = 32
+	maxLoops      = 16
 )
 
 // variables are what an expression can speak of, and how long what is text can be at
@@ -93,38 +95,77 @@ func (e *celError) Error() string { return e.message }
 
 // compileCondition compiles an expression, which must be a bool.
 func compileCondition(text string) (*condition, error) {
-	if len(text) > maxExpression {
-		return nil, fmt.Errorf("an expression has at most %d bytes", maxExpression)
+	parsed, _, err := parseCondition(text)
+	if err != nil {
+		return nil, err
 	}
+	return checkCondition(text, parsed)
+}
+
+// parseCondition parses an expression and says how many loops it has, such as all and map.
+// To check the types of one takes milliseconds, so it may have few.
+func parseCondition(text string) (parsed *cel.Ast, loops int, err error) {
+	if len(text) > maxExpression {
+		return nil, 0, fmt.Errorf("an expression has at most %d bytes", maxExpression)
+	}
+	env, err := environment()
+	if err != nil {
+		return nil, 0, err
+	}
+	parsed, issues := env.Parse(text)
+	if err := firstOf(issues); err != nil {
+		return nil, 0, err
+	}
+	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.ComprehensionKind {
+			loops++
+		}
+	}))
+	if loops > maxLoops {
+		return nil, loops, fmt.Errorf("it has more than %d of all, exists, exists_one, filter and map", maxLoops)
+	}
+	return parsed, loops, nil
+}
+
+// firstOf returns the first of issues as an error, nil if there are none.
+func firstOf(issues *cel.Issues) error {
+	if issues.Err() == nil {
+		return nil
+	}
+	first := issues.Errors()[0]
+	return &celError{first.Location.Line(), first.Location.Column(), strings.ReplaceAll(first.Message, "\n", " ")}
+}
+
+// checkCondition compiles what has been parsed.
+func checkCondition(text string, parsed *cel.Ast) (*condition, error) {
 	env, err := environment()
 	if err != nil {
 		return nil, err
 	}
-	ast, issues := env.Compile(text)
-	if issues.Err() != nil {
-		first := issues.Errors()[0]
-		return nil, &celError{first.Location.Line(), first.Location.Column(), strings.ReplaceAll(first.Message, "\n", " ")}
+	checked, issues := env.Check(parsed)
+	if err := firstOf(issues); err != nil {
+		return nil, err
 	}
-	if ast.OutputType() != cel.BoolType {
-		return nil, fmt.Errorf("an expression is true or false; this is of the type %s", ast.OutputType())
+	if checked.OutputType() != cel.BoolType {
+		return nil, fmt.Errorf("an expression is true or false; this is of the type %s", checked.OutputType())
 	}
-	states, err := checkCalls(ast.NativeRep())
+	states, err := checkCalls(checked.NativeRep())
 	if err != nil {
 		return nil, err
 	}
-	cost, err := env.EstimateCost(ast, sizes{})
+	cost, err := env.EstimateCost(checked, sizes{})
 	if err != nil {
 		return nil, err
 	}
 	if cost.Max > maxCost {
 		return nil, fmt.Errorf("it may cost up to %d steps, and %d is the most", cost.Max, maxCost)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(withLocation))
+	program, err := env.Program(checked, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize), cel.CustomDecoratorV2(withLocation))
 	if err != nil {
 		return nil, err
 	}
 	c := &condition{text: text, program: program, states: states}
-	for _, reference := range ast.NativeRep().ReferenceMap() {
+	for _, reference := range checked.NativeRep().ReferenceMap() {
 		c.needsToken = c.needsToken || strings.HasPrefix(reference.Name, "token.")
 	}
 	return c, nil

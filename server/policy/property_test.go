@@ -104,7 +104,7 @@ func TestWhoAgreesWithDecide(t *testing.T) {
 // A rule that is shadowed or unreachable can go, and nothing is decided otherwise.
 func TestRulesThatLintCallsUselessAre(t *testing.T) {
 	found := make(map[Flaw]int)
-	eachRandom(t, 1500, func(t *testing.T, rng *rand.Rand, p *Policy, file []byte) {
+	eachRandom(t, 800, func(t *testing.T, rng *rand.Rand, p *Policy, file []byte) {
 		for _, f := range p.Lint(noon) {
 			found[f.Flaw]++
 			if f.Flaw != Shadowed && f.Flaw != Unreachable {

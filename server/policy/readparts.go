@@ -157,7 +157,12 @@ func (rr ruleReader) when(s section, text item) *condition {
 		return nil
 	}
 	rr.total.expressions += len(text.text)
-	c, err := compileCondition(text.text)
+	parsed, loops, err := parseCondition(text.text)
+	rr.total.loops += loops
+	var c *condition
+	if err == nil {
+		c, err = checkCondition(text.text, parsed)
+	}
 	if err == nil {
 		rr.total.states += c.states
 		rr.compiled[text.text] = c
