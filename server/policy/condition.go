@@ -28,6 +28,8 @@ const (
 	maxCost       = 10_000
 	maxNesting    = 32
 	maxLoops      = 16
+	maxLabels     = 32
+	maxLabelSize  = 256 // bytes of what a label is called, and of what it says
 )
 
 // variables are what an expression can speak of, and how long what is text can be at
@@ -50,7 +52,7 @@ var variables = map[string]struct {
 	"request.address":   {cel.StringType, 64},
 	"request.items":     {cel.IntType, 0},
 
-	"token.metadata":    {cel.MapType(cel.StringType, cel.StringType), 64},
+	"token.metadata":    {cel.MapType(cel.StringType, cel.StringType), maxLabels},
 	"token.has_subject": {cel.BoolType, 0},
 	"token.created":     {cel.TimestampType, 0},
 	"token.expires":     {cel.TimestampType, 0},
@@ -75,14 +77,18 @@ type sizes struct{}
 
 func (sizes) EstimateSize(element checker.AstNode) *checker.SizeEstimate {
 	path := element.Path()
-	if v, ok := variables[strings.Join(path[:min(len(path), 2)], ".")]; ok {
-		size := v.size
-		if len(path) > 2 { // a label of the metadata, or what it is called
-			size = 1024
-		}
-		return &checker.SizeEstimate{Min: 0, Max: size}
+	if len(path) == 0 {
+		return nil
 	}
-	return nil
+	v, ok := variables[path[0]]
+	if !ok {
+		return nil
+	}
+	size := v.size
+	if len(path) > 1 { // a label of the metadata, or what it is called
+		size = maxLabelSize
+	}
+	return &checker.SizeEstimate{Min: 0, Max: size}
 }
 
 // celError is what is wrong with an expression, at its place in it.

@@ -132,6 +132,26 @@ func TestConditionsThatAreRefused(t *testing.T) {
 	}
 }
 
+// What rules have to say of labels, reasons and callers is within the bounds.
+func TestConditionsThatAreTaken(t *testing.T) {
+	for _, text := range []string{
+		`token.metadata["team"].startsWith("a") && token.metadata.team.contains("b")`,
+		`token.metadata["team"].matches("^(a|b)-[0-9]{3}$")`,
+		`token.metadata.all(k, k.startsWith("x-") || token.metadata[k].contains("y"))`,
+		`token.metadata.exists(k, token.metadata[k].matches("^[a-z]+$"))`,
+		`caller.id.matches("^spiffe://x/ns/(prod|dev)/.*$")`,
+		`request.reason.matches("(INC|CHG)-[0-9]{4,}")`,
+		`token.metadata["region"] in ["eu", "us"] && caller.path.endsWith(token.metadata["region"])`,
+		`["a", "b"].exists(team, token.metadata["team"] == team)`,
+	} {
+		if c, err := compileCondition(text); err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if c.needsToken != strings.Contains(text, "token.") {
+			t.Errorf("%s needs the token: %t", text, c.needsToken)
+		}
+	}
+}
+
 func TestReasonsThatAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		`(`:                      "missing closing )",
