@@ -14,13 +14,11 @@ func (m model) agree(t *testing.T, p *Policy, q Request) Decision {
 	if got, want := outcomeOf(d), m.decide(q); got != want {
 		t.Fatalf("Decide(%+v, token %+v)\n = %+v, want\n   %+v", q, q.Token, got, want)
 	}
-	if rule, ok := p.May(q.Caller, namespaceOf(q), q.Action); rule != m.may(q.Caller, q.Namespace, q.Action) || ok != (rule != "") || d.Allowed && !ok {
+	if rule, ok := p.May(q.Caller, q.namespace(), q.Action); rule != m.may(q.Caller, q.Namespace, q.Action) || ok != (rule != "") || d.Allowed && !ok {
 		t.Fatalf("May(%q, %q, %q) = %q, %v", q.Caller, q.Namespace, q.Action, rule, ok)
 	}
 	return d
 }
-
-func namespaceOf(q Request) string { return q.namespace() }
 
 func TestDecideEqualsModel(t *testing.T) {
 	seen := make(map[string]int)

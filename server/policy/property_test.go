@@ -22,23 +22,23 @@ func TestExplanationsAgree(t *testing.T) {
 			if (e.Rule != "") != (e.Line > 0) || e.Allowed && len(e.Near) > 0 || e.Pending && len(e.Demands) == 0 {
 				t.Fatalf("%+v: %+v\n%s", q, e, file)
 			}
-			var rule *rule_
+			var by *rule
 			if e.Rule != "" {
-				rule = &p.rules[p.indexOf(e.Rule)]
+				by = &p.rules[p.indexOf(e.Rule)]
 			}
 			switch {
-			case e.Allowed && rule != nil:
-				lacks := p.lacks(rule, &q)
-				if q.Reveal == Unspecified && rule.reveal.has(e.Reveal) {
+			case e.Allowed && by != nil:
+				lacks := p.lacks(by, &q)
+				if q.Reveal == Unspecified && by.reveal.has(e.Reveal) {
 					lacks = slices.DeleteFunc(lacks, func(part Part) bool { return part == RevealPart })
 				}
-				if len(lacks) > 0 || rule.effect != Allow {
+				if len(lacks) > 0 || by.effect != Allow {
 					t.Fatalf("%+v is allowed by %s, which lacks %v\n%s", q, e.Rule, lacks, file)
 				}
-			case rule != nil && (rule.effect == Allow || e.Reason == NoRule || e.Reason == PurposeNotAllowed):
+			case by != nil && (by.effect == Allow || e.Reason == NoRule || e.Reason == PurposeNotAllowed):
 				t.Fatalf("%+v is denied by %s: %s\n%s", q, e.Rule, e.Reason, file)
-			case rule == nil && !e.Allowed && len(e.Near) == 0 && e.Reason != RevealAmbiguous:
-				if slices.ContainsFunc(p.rules, func(r rule_) bool { return r.effect == Allow }) {
+			case by == nil && !e.Allowed && len(e.Near) == 0 && e.Reason != RevealAmbiguous:
+				if slices.ContainsFunc(p.rules, func(r rule) bool { return r.effect == Allow }) {
 					t.Fatalf("%+v: %s, and nothing is near\n%s", q, e.Reason, file)
 				}
 			}
@@ -56,9 +56,6 @@ func TestExplanationsAgree(t *testing.T) {
 		}
 	})
 }
-
-// rule_ is a rule, where a variable has its name.
-type rule_ = rule
 
 // Whoever is allowed something is among those who could; and who could, without
 // conditions, may.
