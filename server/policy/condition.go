@@ -99,15 +99,6 @@ type celError struct {
 
 func (e *celError) Error() string { return e.message }
 
-// compileCondition compiles an expression, which must be a bool.
-func compileCondition(text string) (*condition, error) {
-	parsed, _, err := parseCondition(text)
-	if err != nil {
-		return nil, err
-	}
-	return checkCondition(text, parsed)
-}
-
 // parseCondition parses an expression and says how many loops it has, such as all and map.
 // To check the types of one takes milliseconds, so it may have few.
 func parseCondition(text string) (parsed *cel.Ast, loops int, err error) {
@@ -142,7 +133,7 @@ func firstOf(issues *cel.Issues) error {
 	return &celError{first.Location.Line(), first.Location.Column(), strings.ReplaceAll(first.Message, "\n", " ")}
 }
 
-// checkCondition compiles what has been parsed.
+// checkCondition compiles what has been parsed, which must be a bool.
 func checkCondition(text string, parsed *cel.Ast) (*condition, error) {
 	env, err := environment()
 	if err != nil {

@@ -16,6 +16,15 @@ const (
 	longestMet     = time.Second
 )
 
+// compileCondition compiles an expression, as reading a rule does.
+func compileCondition(text string) (*condition, error) {
+	parsed, _, err := parseCondition(text)
+	if err != nil {
+		return nil, err
+	}
+	return checkCondition(text, parsed)
+}
+
 // FuzzCondition looks for expressions that crash or stall when they are compiled or
 // evaluated.
 func FuzzCondition(f *testing.F) {
