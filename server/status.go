@@ -44,6 +44,9 @@ var (
 	errRate             = errors.New("server: rate out of range")
 	errInvalidCaller    = errors.New("server: malformed caller")
 	errUnknownAction    = errors.New("server: unknown action")
+	errInvalidAddress   = errors.New("server: malformed address")
+	errInvalidTime      = errors.New("server: malformed time")
+	errInvalidConsent   = errors.New("server: unknown consent")
 
 	errBatchSize     = errors.New("server: too many items, or none")
 	errTooLarge      = errors.New("server: the response would be too large")
@@ -130,6 +133,9 @@ var refusals = []refusal{
 	{err: errApprovalItems, code: codes.InvalidArgument, reason: "INVALID_ITEMS", field: "items", message: "more than are asked for, or than the rule allows"},
 	{err: errApprovalState, code: codes.InvalidArgument, reason: "INVALID_STATE", field: "state", message: "unknown state"},
 	{err: errUnknownRule, code: codes.InvalidArgument, reason: "UNKNOWN_RULE", field: "rule", message: "no rule of the name allows that with an approval"},
+	{err: errInvalidAddress, code: codes.InvalidArgument, reason: "INVALID_ADDRESS", field: "address", message: "not an IP address without a port"},
+	{err: errInvalidTime, code: codes.InvalidArgument, reason: "INVALID_TIME", field: "time", message: "not a time of the years 1 to 9999"},
+	{err: errInvalidConsent, code: codes.InvalidArgument, reason: "INVALID_CONSENT", field: "token.consent", message: "unknown consent"},
 
 	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},
 

@@ -9,6 +9,8 @@ package coatcheckv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -20,6 +22,64 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// AssumedConsent is what somebody says to a purpose.
+type AssumedConsent int32
+
+const (
+	// As the server has it: nothing is known where consents are kept, and elsewhere
+	// none matters.
+	AssumedConsent_ASSUMED_CONSENT_UNSPECIFIED AssumedConsent = 0
+	// Consents are kept, and nothing is known of any.
+	AssumedConsent_ASSUMED_CONSENT_NONE AssumedConsent = 1
+	// The person consents.
+	AssumedConsent_ASSUMED_CONSENT_GIVEN AssumedConsent = 2
+	// The person doesn't consent any more.
+	AssumedConsent_ASSUMED_CONSENT_WITHDRAWN AssumedConsent = 3
+)
+
+// Enum value maps for AssumedConsent.
+var (
+	AssumedConsent_name = map[int32]string{
+		0: "ASSUMED_CONSENT_UNSPECIFIED",
+		1: "ASSUMED_CONSENT_NONE",
+		2: "ASSUMED_CONSENT_GIVEN",
+		3: "ASSUMED_CONSENT_WITHDRAWN",
+	}
+	AssumedConsent_value = map[string]int32{
+		"ASSUMED_CONSENT_UNSPECIFIED": 0,
+		"ASSUMED_CONSENT_NONE":        1,
+		"ASSUMED_CONSENT_GIVEN":       2,
+		"ASSUMED_CONSENT_WITHDRAWN":   3,
+	}
+)
+
+func (x AssumedConsent) Enum() *AssumedConsent {
+	p := new(AssumedConsent)
+	*p = x
+	return p
+}
+
+func (x AssumedConsent) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AssumedConsent) Descriptor() protoreflect.EnumDescriptor {
+	return file_coatcheck_v1_policy_proto_enumTypes[0].Descriptor()
+}
+
+func (AssumedConsent) Type() protoreflect.EnumType {
+	return &file_coatcheck_v1_policy_proto_enumTypes[0]
+}
+
+func (x AssumedConsent) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AssumedConsent.Descriptor instead.
+func (AssumedConsent) EnumDescriptor() ([]byte, []int) {
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{0}
+}
 
 // GetPolicyRequest asks for the policy that is at work.
 type GetPolicyRequest struct {
@@ -64,7 +124,12 @@ type GetPolicyResponse struct {
 	// SHA-256 of the policy file, in hexadecimal. The field "policy" of audit events.
 	Hash string `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// The rules, in the order of the file.
-	Rules         []*PolicyRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	Rules []*PolicyRule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	// The groups of callers, by name.
+	Groups []*PolicyGroup `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
+	// The file without comments and descriptions, as YAML that decides the same. It is
+	// written anew, so its lines are not those of the file, and its hash is another.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,8 +178,78 @@ func (x *GetPolicyResponse) GetRules() []*PolicyRule {
 	return nil
 }
 
-// PolicyRule allows each of its callers each of its actions on each of its profiles
-// for each of its purposes.
+func (x *GetPolicyResponse) GetGroups() []*PolicyGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *GetPolicyResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// PolicyGroup is a group of callers.
+type PolicyGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What rules call it, after "group:".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Who is in it: identities and patterns.
+	Callers       []string `protobuf:"bytes,2,rep,name=callers,proto3" json:"callers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyGroup) Reset() {
+	*x = PolicyGroup{}
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyGroup) ProtoMessage() {}
+
+func (x *PolicyGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyGroup.ProtoReflect.Descriptor instead.
+func (*PolicyGroup) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PolicyGroup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PolicyGroup) GetCallers() []string {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
+// PolicyRule is about each of its callers, each of its actions, each of its profiles
+// and each of its purposes. What one that denies or obliges leaves out doesn't matter
+// to it.
 type PolicyRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What events call it.
@@ -125,19 +260,38 @@ type PolicyRule struct {
 	Callers []string `protobuf:"bytes,3,rep,name=callers,proto3" json:"callers,omitempty"`
 	// What they may do.
 	Actions []string `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"`
-	// With data of which profiles. Empty if no action is about a profile.
+	// With data of which profiles, those of its classes included. Empty if no action is
+	// about a profile.
 	Profiles []string `protobuf:"bytes,5,rep,name=profiles,proto3" json:"profiles,omitempty"`
 	// What for. Empty if no action reveals anything.
 	Purposes []string `protobuf:"bytes,6,rep,name=purposes,proto3" json:"purposes,omitempty"`
-	// What may be revealed. REVEAL_FULL stands for all forms.
-	Reveal        []Reveal `protobuf:"varint,7,rep,packed,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	// What may be revealed. REVEAL_FULL stands for all forms. Of a rule that denies,
+	// what may not; none stands for everything.
+	Reveal []Reveal `protobuf:"varint,7,rep,packed,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	// "allow", "deny" or "oblige".
+	Effect string `protobuf:"bytes,8,opt,name=effect,proto3" json:"effect,omitempty"`
+	// Whose data it is about.
+	Namespaces []string `protobuf:"bytes,9,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	// Data classes that it names. The profiles that are of one are among its profiles.
+	Classes []string `protobuf:"bytes,10,rep,name=classes,proto3" json:"classes,omitempty"`
+	// Of a rule that obliges: beyond what nothing may be revealed. Empty if that
+	// doesn't matter to it.
+	AtMost []Reveal `protobuf:"varint,11,rep,packed,name=at_most,json=atMost,proto3,enum=coatcheck.v1.Reveal" json:"at_most,omitempty"`
+	// What else has to be so for the rule to apply, and what it demands, in words.
+	Conditions []string `protobuf:"bytes,12,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// How much one caller may do by it. Not set if that is not limited.
+	Limits *RuleLimits `protobuf:"bytes,13,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Who has to approve before anybody may. Not set if nobody has to.
+	Approval *RuleApproval `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`
+	// Whether an alert is raised whenever it applies.
+	Notify        bool `protobuf:"varint,15,opt,name=notify,proto3" json:"notify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[2]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +303,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[2]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +316,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PolicyRule) GetName() string {
@@ -214,6 +368,217 @@ func (x *PolicyRule) GetReveal() []Reveal {
 	return nil
 }
 
+func (x *PolicyRule) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *PolicyRule) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetClasses() []string {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetAtMost() []Reveal {
+	if x != nil {
+		return x.AtMost
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetConditions() []string {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetLimits() *RuleLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetApproval() *RuleApproval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
+func (x *PolicyRule) GetNotify() bool {
+	if x != nil {
+		return x.Notify
+	}
+	return false
+}
+
+// RuleLimits bound what a rule lets one caller do. 0 is no bound.
+type RuleLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items in a second, as a bucket that fills up in that time.
+	ItemsPerSecond uint64 `protobuf:"varint,1,opt,name=items_per_second,json=itemsPerSecond,proto3" json:"items_per_second,omitempty"`
+	// Items in a minute, as a bucket that fills up in that time.
+	ItemsPerMinute uint64 `protobuf:"varint,2,opt,name=items_per_minute,json=itemsPerMinute,proto3" json:"items_per_minute,omitempty"`
+	// Values that are revealed in another form than MASKED, in an hour of UTC.
+	ValuesPerHour uint64 `protobuf:"varint,3,opt,name=values_per_hour,json=valuesPerHour,proto3" json:"values_per_hour,omitempty"`
+	// Values that are revealed in another form than MASKED, in a day of UTC.
+	ValuesPerDay uint64 `protobuf:"varint,4,opt,name=values_per_day,json=valuesPerDay,proto3" json:"values_per_day,omitempty"`
+	// Different subjects of whom such values are, in an hour of UTC.
+	SubjectsPerHour uint64 `protobuf:"varint,5,opt,name=subjects_per_hour,json=subjectsPerHour,proto3" json:"subjects_per_hour,omitempty"`
+	// Different subjects of whom such values are, in a day of UTC.
+	SubjectsPerDay uint64 `protobuf:"varint,6,opt,name=subjects_per_day,json=subjectsPerDay,proto3" json:"subjects_per_day,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RuleLimits) Reset() {
+	*x = RuleLimits{}
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleLimits) ProtoMessage() {}
+
+func (x *RuleLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleLimits.ProtoReflect.Descriptor instead.
+func (*RuleLimits) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RuleLimits) GetItemsPerSecond() uint64 {
+	if x != nil {
+		return x.ItemsPerSecond
+	}
+	return 0
+}
+
+func (x *RuleLimits) GetItemsPerMinute() uint64 {
+	if x != nil {
+		return x.ItemsPerMinute
+	}
+	return 0
+}
+
+func (x *RuleLimits) GetValuesPerHour() uint64 {
+	if x != nil {
+		return x.ValuesPerHour
+	}
+	return 0
+}
+
+func (x *RuleLimits) GetValuesPerDay() uint64 {
+	if x != nil {
+		return x.ValuesPerDay
+	}
+	return 0
+}
+
+func (x *RuleLimits) GetSubjectsPerHour() uint64 {
+	if x != nil {
+		return x.SubjectsPerHour
+	}
+	return 0
+}
+
+func (x *RuleLimits) GetSubjectsPerDay() uint64 {
+	if x != nil {
+		return x.SubjectsPerDay
+	}
+	return 0
+}
+
+// RuleApproval is what somebody else has to grant.
+type RuleApproval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who may: identities, patterns and groups. Nobody may for themselves.
+	Approvers []string `protobuf:"bytes,1,rep,name=approvers,proto3" json:"approvers,omitempty"`
+	// For how long a grant is good.
+	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
+	// How many values a grant is good for.
+	MaxItems      uint64 `protobuf:"varint,3,opt,name=max_items,json=maxItems,proto3" json:"max_items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleApproval) Reset() {
+	*x = RuleApproval{}
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleApproval) ProtoMessage() {}
+
+func (x *RuleApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleApproval.ProtoReflect.Descriptor instead.
+func (*RuleApproval) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RuleApproval) GetApprovers() []string {
+	if x != nil {
+		return x.Approvers
+	}
+	return nil
+}
+
+func (x *RuleApproval) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *RuleApproval) GetMaxItems() uint64 {
+	if x != nil {
+		return x.MaxItems
+	}
+	return 0
+}
+
 // ExplainRequest is a call that might be made.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -227,14 +592,26 @@ type ExplainRequest struct {
 	// What for, where that matters to the action.
 	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// Which form it would ask for. Unspecified leaves the choice to the policy.
-	Reveal        Reveal `protobuf:"varint,5,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	Reveal Reveal `protobuf:"varint,5,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
+	// Why the caller would say that it does it.
+	StatedReason string `protobuf:"bytes,6,opt,name=stated_reason,json=statedReason,proto3" json:"stated_reason,omitempty"`
+	// From where it would call: an IP address without a port. Empty if that isn't
+	// known; a rule that is about networks doesn't match then.
+	Address string `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
+	// When it would call. Now, if not set.
+	Time *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	// How many items the call would have. 0 stands for one.
+	Items uint32 `protobuf:"varint,9,opt,name=items,proto3" json:"items,omitempty"`
+	// What the token would be that it is about. If not set, nothing is known of it, and
+	// what depends on it is pending.
+	Token         *AssumedToken `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[3]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -246,7 +623,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[3]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -259,7 +636,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExplainRequest) GetCaller() string {
@@ -297,32 +674,156 @@ func (x *ExplainRequest) GetReveal() Reveal {
 	return Reveal_REVEAL_UNSPECIFIED
 }
 
+func (x *ExplainRequest) GetStatedReason() string {
+	if x != nil {
+		return x.StatedReason
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ExplainRequest) GetItems() uint32 {
+	if x != nil {
+		return x.Items
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetToken() *AssumedToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// AssumedToken is what is known of a token that there needn't be.
+type AssumedToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its labels.
+	Metadata map[string]string `protobuf:"bytes,1,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether it is about a person.
+	HasSubject bool `protobuf:"varint,2,opt,name=has_subject,json=hasSubject,proto3" json:"has_subject,omitempty"`
+	// When it was made. If not set, the end of the year 9999, as of a token that is yet
+	// to be made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it expires. Never, if not set.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What the person says to the purpose.
+	Consent       AssumedConsent `protobuf:"varint,5,opt,name=consent,proto3,enum=coatcheck.v1.AssumedConsent" json:"consent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssumedToken) Reset() {
+	*x = AssumedToken{}
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssumedToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssumedToken) ProtoMessage() {}
+
+func (x *AssumedToken) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssumedToken.ProtoReflect.Descriptor instead.
+func (*AssumedToken) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AssumedToken) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *AssumedToken) GetHasSubject() bool {
+	if x != nil {
+		return x.HasSubject
+	}
+	return false
+}
+
+func (x *AssumedToken) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *AssumedToken) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *AssumedToken) GetConsent() AssumedConsent {
+	if x != nil {
+		return x.Consent
+	}
+	return AssumedConsent_ASSUMED_CONSENT_UNSPECIFIED
+}
+
 // ExplainResponse is how it would be decided, and why.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether it would be allowed.
+	// Whether it would be allowed; if pending, as far as can be told.
 	Allowed bool `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// Why it would be denied, as in the ErrorInfo of a refusal, such as "NO_RULE".
 	// Empty if allowed.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The rule that allows it. Empty if denied.
+	// The rule that allows it, or the one that denies it. Empty if it is denied since no
+	// rule allows it, and if pending.
 	Rule string `protobuf:"bytes,3,opt,name=rule,proto3" json:"rule,omitempty"`
-	// Where that is in the file, from 1. 0 if denied.
+	// Where that is in the file, from 1. 0 if there is none.
 	Line uint32 `protobuf:"varint,4,opt,name=line,proto3" json:"line,omitempty"`
-	// The form that would be given. Unspecified unless the action reveals something
-	// and is allowed.
+	// The form that would be given; if pending, the most that it may come to.
+	// Unspecified unless the action reveals something and is allowed.
 	Reveal Reveal `protobuf:"varint,5,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
-	// If denied, up to ten rules that lack fewest, in the order of the file.
+	// If denied since no rule allows it, up to ten rules that lack fewest, in the order
+	// of the file.
 	Near []*NearRule `protobuf:"bytes,6,rep,name=near,proto3" json:"near,omitempty"`
 	// SHA-256 of the policy file, in hexadecimal.
-	Hash          string `protobuf:"bytes,7,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash string `protobuf:"bytes,7,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Whether it depends on the token, of which nothing is known.
+	Pending bool `protobuf:"varint,8,opt,name=pending,proto3" json:"pending,omitempty"`
+	// If allowed, what else is demanded, such as limits or an approval, in words.
+	Demands       []string `protobuf:"bytes,9,rep,name=demands,proto3" json:"demands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[4]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +835,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[4]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +848,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -399,6 +900,20 @@ func (x *ExplainResponse) GetHash() string {
 	return ""
 }
 
+func (x *ExplainResponse) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetDemands() []string {
+	if x != nil {
+		return x.Demands
+	}
+	return nil
+}
+
 // NearRule is a rule that would allow a call but for what the call lacks.
 type NearRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -406,7 +921,8 @@ type NearRule struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Where it is in the file, from 1.
 	Line uint32 `protobuf:"varint,2,opt,name=line,proto3" json:"line,omitempty"`
-	// What doesn't match: "caller", "action", "profile", "purpose", "reveal".
+	// What doesn't match: "caller", "action", "namespace", "profile", "purpose",
+	// "reveal", "network", "time", "reason", "metadata", "when", "consent".
 	Lacks []string `protobuf:"bytes,3,rep,name=lacks,proto3" json:"lacks,omitempty"`
 	// What the rule has instead, in words.
 	Has           string `protobuf:"bytes,4,opt,name=has,proto3" json:"has,omitempty"`
@@ -416,7 +932,7 @@ type NearRule struct {
 
 func (x *NearRule) Reset() {
 	*x = NearRule{}
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[5]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +944,7 @@ func (x *NearRule) String() string {
 func (*NearRule) ProtoMessage() {}
 
 func (x *NearRule) ProtoReflect() protoreflect.Message {
-	mi := &file_coatcheck_v1_policy_proto_msgTypes[5]
+	mi := &file_coatcheck_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +957,7 @@ func (x *NearRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NearRule.ProtoReflect.Descriptor instead.
 func (*NearRule) Descriptor() ([]byte, []int) {
-	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_coatcheck_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NearRule) GetName() string {
@@ -476,11 +992,16 @@ var File_coatcheck_v1_policy_proto protoreflect.FileDescriptor
 
 const file_coatcheck_v1_policy_proto_rawDesc = "" +
 	"\n" +
-	"\x19coatcheck/v1/policy.proto\x12\fcoatcheck.v1\x1a\x1fcoatcheck/v1/tokenization.proto\"\x12\n" +
-	"\x10GetPolicyRequest\"W\n" +
+	"\x19coatcheck/v1/policy.proto\x12\fcoatcheck.v1\x1a\x1fcoatcheck/v1/tokenization.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x10GetPolicyRequest\"\x9e\x01\n" +
 	"\x11GetPolicyResponse\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12.\n" +
-	"\x05rules\x18\x02 \x03(\v2\x18.coatcheck.v1.PolicyRuleR\x05rules\"\xce\x01\n" +
+	"\x05rules\x18\x02 \x03(\v2\x18.coatcheck.v1.PolicyRuleR\x05rules\x121\n" +
+	"\x06groups\x18\x03 \x03(\v2\x19.coatcheck.v1.PolicyGroupR\x06groups\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\";\n" +
+	"\vPolicyGroup\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\acallers\x18\x02 \x03(\tR\acallers\"\xf1\x03\n" +
 	"\n" +
 	"PolicyRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
@@ -489,13 +1010,56 @@ const file_coatcheck_v1_policy_proto_rawDesc = "" +
 	"\aactions\x18\x04 \x03(\tR\aactions\x12\x1a\n" +
 	"\bprofiles\x18\x05 \x03(\tR\bprofiles\x12\x1a\n" +
 	"\bpurposes\x18\x06 \x03(\tR\bpurposes\x12,\n" +
-	"\x06reveal\x18\a \x03(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\"\xa2\x01\n" +
+	"\x06reveal\x18\a \x03(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\x12\x16\n" +
+	"\x06effect\x18\b \x01(\tR\x06effect\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\t \x03(\tR\n" +
+	"namespaces\x12\x18\n" +
+	"\aclasses\x18\n" +
+	" \x03(\tR\aclasses\x12-\n" +
+	"\aat_most\x18\v \x03(\x0e2\x14.coatcheck.v1.RevealR\x06atMost\x12\x1e\n" +
+	"\n" +
+	"conditions\x18\f \x03(\tR\n" +
+	"conditions\x120\n" +
+	"\x06limits\x18\r \x01(\v2\x18.coatcheck.v1.RuleLimitsR\x06limits\x126\n" +
+	"\bapproval\x18\x0e \x01(\v2\x1a.coatcheck.v1.RuleApprovalR\bapproval\x12\x16\n" +
+	"\x06notify\x18\x0f \x01(\bR\x06notify\"\x84\x02\n" +
+	"\n" +
+	"RuleLimits\x12(\n" +
+	"\x10items_per_second\x18\x01 \x01(\x04R\x0eitemsPerSecond\x12(\n" +
+	"\x10items_per_minute\x18\x02 \x01(\x04R\x0eitemsPerMinute\x12&\n" +
+	"\x0fvalues_per_hour\x18\x03 \x01(\x04R\rvaluesPerHour\x12$\n" +
+	"\x0evalues_per_day\x18\x04 \x01(\x04R\fvaluesPerDay\x12*\n" +
+	"\x11subjects_per_hour\x18\x05 \x01(\x04R\x0fsubjectsPerHour\x12(\n" +
+	"\x10subjects_per_day\x18\x06 \x01(\x04R\x0esubjectsPerDay\"\x80\x01\n" +
+	"\fRuleApproval\x12\x1c\n" +
+	"\tapprovers\x18\x01 \x03(\tR\tapprovers\x125\n" +
+	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1b\n" +
+	"\tmax_items\x18\x03 \x01(\x04R\bmaxItems\"\xd9\x02\n" +
 	"\x0eExplainRequest\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
 	"\aprofile\x18\x03 \x01(\tR\aprofile\x12\x18\n" +
 	"\apurpose\x18\x04 \x01(\tR\apurpose\x12,\n" +
-	"\x06reveal\x18\x05 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\"\xd9\x01\n" +
+	"\x06reveal\x18\x05 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\x12#\n" +
+	"\rstated_reason\x18\x06 \x01(\tR\fstatedReason\x12\x18\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\x12.\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05items\x18\t \x01(\rR\x05items\x120\n" +
+	"\x05token\x18\n" +
+	" \x01(\v2\x1a.coatcheck.v1.AssumedTokenR\x05token\"\xe4\x02\n" +
+	"\fAssumedToken\x12D\n" +
+	"\bmetadata\x18\x01 \x03(\v2(.coatcheck.v1.AssumedToken.MetadataEntryR\bmetadata\x12\x1f\n" +
+	"\vhas_subject\x18\x02 \x01(\bR\n" +
+	"hasSubject\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x126\n" +
+	"\aconsent\x18\x05 \x01(\x0e2\x1c.coatcheck.v1.AssumedConsentR\aconsent\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x02\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
@@ -503,12 +1067,19 @@ const file_coatcheck_v1_policy_proto_rawDesc = "" +
 	"\x04line\x18\x04 \x01(\rR\x04line\x12,\n" +
 	"\x06reveal\x18\x05 \x01(\x0e2\x14.coatcheck.v1.RevealR\x06reveal\x12*\n" +
 	"\x04near\x18\x06 \x03(\v2\x16.coatcheck.v1.NearRuleR\x04near\x12\x12\n" +
-	"\x04hash\x18\a \x01(\tR\x04hash\"Z\n" +
+	"\x04hash\x18\a \x01(\tR\x04hash\x12\x18\n" +
+	"\apending\x18\b \x01(\bR\apending\x12\x18\n" +
+	"\ademands\x18\t \x03(\tR\ademands\"Z\n" +
 	"\bNearRule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04line\x18\x02 \x01(\rR\x04line\x12\x14\n" +
 	"\x05lacks\x18\x03 \x03(\tR\x05lacks\x12\x10\n" +
-	"\x03has\x18\x04 \x01(\tR\x03has2\xa5\x01\n" +
+	"\x03has\x18\x04 \x01(\tR\x03has*\x85\x01\n" +
+	"\x0eAssumedConsent\x12\x1f\n" +
+	"\x1bASSUMED_CONSENT_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ASSUMED_CONSENT_NONE\x10\x01\x12\x19\n" +
+	"\x15ASSUMED_CONSENT_GIVEN\x10\x02\x12\x1d\n" +
+	"\x19ASSUMED_CONSENT_WITHDRAWN\x10\x032\xa5\x01\n" +
 	"\rPolicyService\x12L\n" +
 	"\tGetPolicy\x12\x1e.coatcheck.v1.GetPolicyRequest\x1a\x1f.coatcheck.v1.GetPolicyResponse\x12F\n" +
 	"\aExplain\x12\x1c.coatcheck.v1.ExplainRequest\x1a\x1d.coatcheck.v1.ExplainResponseB=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
@@ -525,31 +1096,51 @@ func file_coatcheck_v1_policy_proto_rawDescGZIP() []byte {
 	return file_coatcheck_v1_policy_proto_rawDescData
 }
 
-var file_coatcheck_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_coatcheck_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_coatcheck_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_coatcheck_v1_policy_proto_goTypes = []any{
-	(*GetPolicyRequest)(nil),  // 0: coatcheck.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil), // 1: coatcheck.v1.GetPolicyResponse
-	(*PolicyRule)(nil),        // 2: coatcheck.v1.PolicyRule
-	(*ExplainRequest)(nil),    // 3: coatcheck.v1.ExplainRequest
-	(*ExplainResponse)(nil),   // 4: coatcheck.v1.ExplainResponse
-	(*NearRule)(nil),          // 5: coatcheck.v1.NearRule
-	(Reveal)(0),               // 6: coatcheck.v1.Reveal
+	(AssumedConsent)(0),           // 0: coatcheck.v1.AssumedConsent
+	(*GetPolicyRequest)(nil),      // 1: coatcheck.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),     // 2: coatcheck.v1.GetPolicyResponse
+	(*PolicyGroup)(nil),           // 3: coatcheck.v1.PolicyGroup
+	(*PolicyRule)(nil),            // 4: coatcheck.v1.PolicyRule
+	(*RuleLimits)(nil),            // 5: coatcheck.v1.RuleLimits
+	(*RuleApproval)(nil),          // 6: coatcheck.v1.RuleApproval
+	(*ExplainRequest)(nil),        // 7: coatcheck.v1.ExplainRequest
+	(*AssumedToken)(nil),          // 8: coatcheck.v1.AssumedToken
+	(*ExplainResponse)(nil),       // 9: coatcheck.v1.ExplainResponse
+	(*NearRule)(nil),              // 10: coatcheck.v1.NearRule
+	nil,                           // 11: coatcheck.v1.AssumedToken.MetadataEntry
+	(Reveal)(0),                   // 12: coatcheck.v1.Reveal
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_coatcheck_v1_policy_proto_depIdxs = []int32{
-	2, // 0: coatcheck.v1.GetPolicyResponse.rules:type_name -> coatcheck.v1.PolicyRule
-	6, // 1: coatcheck.v1.PolicyRule.reveal:type_name -> coatcheck.v1.Reveal
-	6, // 2: coatcheck.v1.ExplainRequest.reveal:type_name -> coatcheck.v1.Reveal
-	6, // 3: coatcheck.v1.ExplainResponse.reveal:type_name -> coatcheck.v1.Reveal
-	5, // 4: coatcheck.v1.ExplainResponse.near:type_name -> coatcheck.v1.NearRule
-	0, // 5: coatcheck.v1.PolicyService.GetPolicy:input_type -> coatcheck.v1.GetPolicyRequest
-	3, // 6: coatcheck.v1.PolicyService.Explain:input_type -> coatcheck.v1.ExplainRequest
-	1, // 7: coatcheck.v1.PolicyService.GetPolicy:output_type -> coatcheck.v1.GetPolicyResponse
-	4, // 8: coatcheck.v1.PolicyService.Explain:output_type -> coatcheck.v1.ExplainResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4,  // 0: coatcheck.v1.GetPolicyResponse.rules:type_name -> coatcheck.v1.PolicyRule
+	3,  // 1: coatcheck.v1.GetPolicyResponse.groups:type_name -> coatcheck.v1.PolicyGroup
+	12, // 2: coatcheck.v1.PolicyRule.reveal:type_name -> coatcheck.v1.Reveal
+	12, // 3: coatcheck.v1.PolicyRule.at_most:type_name -> coatcheck.v1.Reveal
+	5,  // 4: coatcheck.v1.PolicyRule.limits:type_name -> coatcheck.v1.RuleLimits
+	6,  // 5: coatcheck.v1.PolicyRule.approval:type_name -> coatcheck.v1.RuleApproval
+	13, // 6: coatcheck.v1.RuleApproval.duration:type_name -> google.protobuf.Duration
+	12, // 7: coatcheck.v1.ExplainRequest.reveal:type_name -> coatcheck.v1.Reveal
+	14, // 8: coatcheck.v1.ExplainRequest.time:type_name -> google.protobuf.Timestamp
+	8,  // 9: coatcheck.v1.ExplainRequest.token:type_name -> coatcheck.v1.AssumedToken
+	11, // 10: coatcheck.v1.AssumedToken.metadata:type_name -> coatcheck.v1.AssumedToken.MetadataEntry
+	14, // 11: coatcheck.v1.AssumedToken.create_time:type_name -> google.protobuf.Timestamp
+	14, // 12: coatcheck.v1.AssumedToken.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 13: coatcheck.v1.AssumedToken.consent:type_name -> coatcheck.v1.AssumedConsent
+	12, // 14: coatcheck.v1.ExplainResponse.reveal:type_name -> coatcheck.v1.Reveal
+	10, // 15: coatcheck.v1.ExplainResponse.near:type_name -> coatcheck.v1.NearRule
+	1,  // 16: coatcheck.v1.PolicyService.GetPolicy:input_type -> coatcheck.v1.GetPolicyRequest
+	7,  // 17: coatcheck.v1.PolicyService.Explain:input_type -> coatcheck.v1.ExplainRequest
+	2,  // 18: coatcheck.v1.PolicyService.GetPolicy:output_type -> coatcheck.v1.GetPolicyResponse
+	9,  // 19: coatcheck.v1.PolicyService.Explain:output_type -> coatcheck.v1.ExplainResponse
+	18, // [18:20] is the sub-list for method output_type
+	16, // [16:18] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_coatcheck_v1_policy_proto_init() }
@@ -563,13 +1154,14 @@ func file_coatcheck_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coatcheck_v1_policy_proto_rawDesc), len(file_coatcheck_v1_policy_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   6,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_coatcheck_v1_policy_proto_goTypes,
 		DependencyIndexes: file_coatcheck_v1_policy_proto_depIdxs,
+		EnumInfos:         file_coatcheck_v1_policy_proto_enumTypes,
 		MessageInfos:      file_coatcheck_v1_policy_proto_msgTypes,
 	}.Build()
 	File_coatcheck_v1_policy_proto = out.File

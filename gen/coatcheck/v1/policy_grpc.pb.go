@@ -35,8 +35,8 @@ const (
 // "explain-policy"; rules about them need neither profiles nor purposes. Who may
 // do either learns who may do what.
 type PolicyServiceClient interface {
-	// GetPolicy returns the rules of the policy that is at work, and the hash of its
-	// file. Comments are not among it.
+	// GetPolicy returns the rules and groups of the policy that is at work, and the text
+	// and the hash of its file. Comments and descriptions are not among it.
 	//
 	// Idempotent; it changes nothing.
 	//
@@ -54,7 +54,9 @@ type PolicyServiceClient interface {
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_CALLER (caller), UNKNOWN_ACTION (action),
-	//     UNKNOWN_PROFILE (profile), INVALID_REVEAL (reveal).
+	//     UNKNOWN_PROFILE (profile), INVALID_REVEAL (reveal), INVALID_ADDRESS
+	//     (address), INVALID_TIME (time, whichever it is), INVALID_CONSENT
+	//     (token.consent).
 	//
 	// Audit: action "explain-policy", without what was asked about.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
@@ -100,8 +102,8 @@ func (c *policyServiceClient) Explain(ctx context.Context, in *ExplainRequest, o
 // "explain-policy"; rules about them need neither profiles nor purposes. Who may
 // do either learns who may do what.
 type PolicyServiceServer interface {
-	// GetPolicy returns the rules of the policy that is at work, and the hash of its
-	// file. Comments are not among it.
+	// GetPolicy returns the rules and groups of the policy that is at work, and the text
+	// and the hash of its file. Comments and descriptions are not among it.
 	//
 	// Idempotent; it changes nothing.
 	//
@@ -119,7 +121,9 @@ type PolicyServiceServer interface {
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_CALLER (caller), UNKNOWN_ACTION (action),
-	//     UNKNOWN_PROFILE (profile), INVALID_REVEAL (reveal).
+	//     UNKNOWN_PROFILE (profile), INVALID_REVEAL (reveal), INVALID_ADDRESS
+	//     (address), INVALID_TIME (time, whichever it is), INVALID_CONSENT
+	//     (token.consent).
 	//
 	// Audit: action "explain-policy", without what was asked about.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
