@@ -40,6 +40,12 @@ var Reasons = []Reason{
 // consents are what a case can say of the subject's consent.
 var consents = map[string]Consent{"none": NoConsent, "given": ConsentGiven, "withdrawn": ConsentWithdrawn}
 
+// ParseConsent returns the consent that a case gives a name: none, given or withdrawn.
+func ParseConsent(name string) (Consent, bool) {
+	consent, ok := consents[name]
+	return consent, ok
+}
+
 // ParseCases reads a file of cases, as strictly as Parse reads a policy:
 //
 //	version: 1

@@ -200,7 +200,7 @@ func (r *rule) words(part Part) string {
 		}
 		return "has " + strings.Join(list, ", ")
 	case WhenPart:
-		return r.when.text
+		return strings.TrimSpace(r.when.text)
 	case ConsentPart:
 		if r.consent == consentRequire {
 			return "is given"

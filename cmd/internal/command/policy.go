@@ -3,10 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,11 +93,13 @@ func (a *asked) check(v policy.Vocabulary) (policy.Reveal, error) {
 
 type (
 	jsonExplained struct {
-		Allowed bool       `json:"allowed"`
+		Allowed bool       `json:"allowed"` // as far as can be told, if pending
+		Pending bool       `json:"pending,omitempty"`
 		Reason  string     `json:"reason,omitempty"`
 		Rule    string     `json:"rule,omitempty"`
 		Line    int        `json:"line,omitempty"`
 		Reveal  string     `json:"reveal,omitempty"`
+		Demands []string   `json:"demands,omitempty"`
 		Near    []jsonNear `json:"near,omitempty"`
 	}
 	jsonNear struct {
@@ -139,187 +137,6 @@ type (
 		Message string      `json:"message"`
 	}
 )
-
-func (p *policyCommands) explain() *cobra.Command {
-	var about asked
-	var caller string
-	cmd := &cobra.Command{
-		Use:   "explain --caller CALLER --action ACTION [--profile P] [--purpose P] [--reveal FORM]",
-		Short: "Say how a request would be decided, by which rule, or what it lacks",
-		Long: `Says whether a request would be allowed, and by which rule; or why not, and which rules
-come nearest and what it lacks for them. Exits with 0 either way.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if caller == "" || about.action == "" {
-				return usageError{errors.New("explain needs --caller and --action")}
-			}
-			rules, vocabulary, err := p.load()
-			if err != nil {
-				return err
-			}
-			reveal, err := about.check(vocabulary)
-			if err == nil {
-				err = policy.ValidateCaller(caller)
-			}
-			if err != nil {
-				return usageError{err}
-			}
-			e := rules.Explain(policy.Request{Caller: caller, Action: about.action, Profile: about.profile, Purpose: about.purpose, Reveal: reveal})
-			if p.json {
-				return printJSON(p.env.Stdout, explained(e))
-			}
-			return printExplanation(p.env.Stdout, e)
-		},
-	}
-	cmd.Flags().StringVar(&caller, "caller", "", "who calls, such as spiffe://example.org/shop")
-	about.flags(cmd)
-	return cmd
-}
-
-func explained(e policy.Explanation) jsonExplained {
-	j := jsonExplained{Allowed: e.Allowed, Reason: string(e.Reason), Rule: e.Rule, Line: e.Line}
-	if e.Reveal != policy.Unspecified {
-		j.Reveal = e.Reveal.String()
-	}
-	for _, m := range e.Near {
-		j.Near = append(j.Near, jsonNear{m.Rule, m.Line, m.Lacks, m.Names})
-	}
-	return j
-}
-
-func printExplanation(w io.Writer, e policy.Explanation) error {
-	if e.Allowed {
-		form := ""
-		if e.Reveal != policy.Unspecified {
-			form = ", which gives " + e.Reveal.String()
-		}
-		_, err := fmt.Fprintf(w, "allowed by the rule %s (line %d)%s\n", e.Rule, e.Line, form)
-		return err
-	}
-	fmt.Fprintf(w, "denied: %s\n", e.Reason)
-	if e.Reason == policy.RevealAmbiguous {
-		fmt.Fprintln(w, "Several parts are granted, and none of them is more than another: name one.")
-	}
-	if len(e.Near) == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NEAREST RULE\tLINE\tWHAT DOESN'T MATCH")
-	for _, m := range e.Near {
-		fmt.Fprintf(t, "%s\t%d\t%s\n", m.Rule, m.Line, printable(m.Names))
-	}
-	return t.Flush()
-}
-
-func (p *policyCommands) who() *cobra.Command {
-	var about asked
-	cmd := &cobra.Command{
-		Use:   "who [--action ACTION] [--profile P] [--purpose P] [--reveal FORM]",
-		Short: "List every caller that could do something, and by which rule",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			rules, vocabulary, err := p.load()
-			if err != nil {
-				return err
-			}
-			reveal, err := about.check(vocabulary)
-			if err != nil {
-				return usageError{err}
-			}
-			found := rules.Who(policy.Query{Action: about.action, Profile: about.profile, Purpose: about.purpose, Reveal: reveal})
-			if p.json {
-				list := make([]jsonAccess, 0, len(found))
-				for _, a := range found {
-					list = append(list, jsonAccess(a))
-				}
-				return printJSON(p.env.Stdout, list)
-			}
-			if len(found) == 0 {
-				_, err := fmt.Fprintln(p.env.Stdout, "Nobody.")
-				return err
-			}
-			t := tabwriter.NewWriter(p.env.Stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(t, "CALLER\tRULE\tLINE\tACTIONS\tPROFILES\tPURPOSES\tREVEAL")
-			for _, a := range found {
-				fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", printable(a.Caller), a.Rule, a.Line,
-					listed(a.Actions), listed(a.Profiles), listed(a.Purposes), listed(a.Reveal))
-			}
-			return t.Flush()
-		},
-	}
-	about.flags(cmd)
-	return cmd
-}
-
-// listed shows a list in a table, "-" for an empty one.
-func listed(list []string) string {
-	if len(list) == 0 {
-		return "-"
-	}
-	return strings.Join(list, ", ")
-}
-
-func (p *policyCommands) test() *cobra.Command {
-	var coverage bool
-	cmd := &cobra.Command{
-		Use:   "test FILE",
-		Short: "Check that a policy decides as a file of tests expects",
-		Long: `Decides each request of FILE and compares. Exits with 1 if a decision is another one than
-is expected. With --coverage, rules by which no test is allowed are listed, and any is
-a failure too. docs/policy.md has the form of FILE.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			rules, vocabulary, err := p.load()
-			if err != nil {
-				return err
-			}
-			data, err := os.ReadFile(args[0])
-			if err != nil {
-				return err
-			}
-			cases, err := policy.ParseCases(args[0], data, vocabulary)
-			if err != nil {
-				return err
-			}
-			result := jsonTested{Tests: len(cases), Failed: []jsonCase{}, Rules: rules.Count(), Uncovered: []string{}}
-			for _, c := range cases {
-				if fault := rules.Check(c); fault != "" {
-					result.Failed = append(result.Failed, jsonCase{c.Name, c.Line, fault})
-				}
-			}
-			result.Uncovered = append(result.Uncovered, rules.Uncovered(cases)...)
-			if p.json {
-				err = printJSON(p.env.Stdout, result)
-			} else {
-				err = printTested(p.env.Stdout, args[0], result, coverage)
-			}
-			switch {
-			case err != nil:
-				return err
-			case len(result.Failed) > 0:
-				return fmt.Errorf("%s of %d failed", counted(len(result.Failed), "test"), len(cases))
-			case coverage && len(result.Uncovered) > 0:
-				return fmt.Errorf("%s without a test", counted(len(result.Uncovered), "rule"))
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&coverage, "coverage", false, "fail if no test is allowed by some rule, and name it")
-	return cmd
-}
-
-func printTested(w io.Writer, file string, result jsonTested, coverage bool) error {
-	for _, c := range result.Failed {
-		fmt.Fprintf(w, "%s:%d: %s: %s\n", file, c.Line, printable(c.Name), c.Fault)
-	}
-	covered := result.Rules - len(result.Uncovered)
-	_, err := fmt.Fprintf(w, "%s, %d failed; %d of %s covered\n", counted(result.Tests, "test"), len(result.Failed), covered, counted(result.Rules, "rule"))
-	if coverage && len(result.Uncovered) > 0 {
-		_, err = fmt.Fprintf(w, "not covered: %s\n", strings.Join(result.Uncovered, ", "))
-	}
-	return err
-}
 
 func (p *policyCommands) lint() *cobra.Command {
 	return &cobra.Command{
