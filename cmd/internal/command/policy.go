@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,17 +37,18 @@ is asked.
   coatcheck policy test --config coatcheck.yaml tests.yaml
                                         whether it decides as expected
   coatcheck policy lint --config coatcheck.yaml
-                                        what is questionable though it is good`,
+                                        what is questionable though it is good
+  coatcheck policy schema               the JSON Schema of such a file, for editors`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("policy needs a command: explain, who, test or lint")}
+			return usageError{errors.New("policy needs a command: explain, who, test, lint or schema")}
 		},
 	}
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&p.configFile, "config", "", "the configuration file, which names the policy and declares the profiles")
 	flags.StringVar(&p.policyFile, "policy", "", "a policy file in place of the one that the configuration names")
 	flags.BoolVar(&p.json, "json", false, "print JSON")
-	cmd.AddCommand(p.explain(), p.who(), p.test(), p.lint())
+	cmd.AddCommand(p.explain(), p.who(), p.test(), p.lint(), p.schema())
 	return cmd
 }
 
@@ -166,6 +168,18 @@ Exits with 1 if there are any.`,
 			if err == nil && len(findings) > 0 {
 				err = fmt.Errorf("%s about %s", counted(len(findings), "note"), counted(rules.Count(), "rule"))
 			}
+			return err
+		},
+	}
+}
+
+func (p *policyCommands) schema() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of a policy file, for editors",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := io.WriteString(p.env.Stdout, policy.Schema())
 			return err
 		},
 	}
