@@ -26,7 +26,7 @@ func policyCommand(env Env) *cobra.Command {
 	p := &policyCommands{env: env}
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Explain, search, test and lint a policy file",
+		Short: "Explain, search, test, compare and lint a policy file",
 		Long: `Works on the policy file that --config names, or on another one with --policy. No server
 is asked.
 
@@ -38,34 +38,45 @@ is asked.
                                         whether it decides as expected
   coatcheck policy lint --config coatcheck.yaml
                                         what is questionable though it is good
+  coatcheck policy diff --config coatcheck.yaml policy.yaml new.yaml
+                                        which decisions of the past would be others
   coatcheck policy schema               the JSON Schema of such a file, for editors`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("policy needs a command: explain, who, test, lint or schema")}
+			return usageError{errors.New("policy needs a command: explain, who, test, lint, diff or schema")}
 		},
 	}
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&p.configFile, "config", "", "the configuration file, which names the policy and declares the profiles")
 	flags.StringVar(&p.policyFile, "policy", "", "a policy file in place of the one that the configuration names")
 	flags.BoolVar(&p.json, "json", false, "print JSON")
-	cmd.AddCommand(p.explain(), p.who(), p.test(), p.lint(), p.schema())
+	cmd.AddCommand(p.explain(), p.who(), p.test(), p.lint(), p.diff(), p.schema())
 	return cmd
 }
 
 // load reads the policy, and returns what it can speak of too.
 func (p *policyCommands) load() (*policy.Policy, policy.Vocabulary, error) {
-	if p.configFile == "" {
-		return nil, policy.Vocabulary{}, usageError{errors.New("policy needs --config FILE")}
-	}
-	c, err := config.Load(p.configFile)
+	c, rules, err := p.loadAs(p.policyFile)
 	if err != nil {
 		return nil, policy.Vocabulary{}, err
 	}
-	if p.policyFile != "" {
-		c.Policy = p.policyFile
+	return rules, server.Vocabulary(c.TokenizerProfiles()), nil
+}
+
+// loadAs reads a policy, "" for the one that the configuration names.
+func (p *policyCommands) loadAs(file string) (*config.Config, *policy.Policy, error) {
+	if p.configFile == "" {
+		return nil, nil, usageError{errors.New("policy needs --config FILE")}
+	}
+	c, err := config.Load(p.configFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	if file != "" {
+		c.Policy = file
 	}
 	rules, err := service.LoadPolicy(c)
-	return rules, server.Vocabulary(c.TokenizerProfiles()), err
+	return c, rules, err
 }
 
 // asked are the flags that say what a question is about.

@@ -1,0 +1,104 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"time"
+)
+
+// lineTime is what the body of every event begins with; its time follows.
+const lineTime = `{"v":1,"time":"`
+
+// Read goes through the events in the segments of a directory that came in from a time
+// on and before another, in the order of the log. A zero time is no bound. Each is as
+// Event.Body has written it, and good until the next is asked for. What is in memory
+// doesn't grow with the log.
+//
+// That each line has the form of one is all that is checked; Verify checks the log. An
+// unfinished line at the very end is left out: it may be being written. An error ends
+// it: ErrBroken, or that of the file.
+func Read(dir string, from, until time.Time) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		segments, err := listSegments(dir)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		within := newPeriod(from, until)
+		for i, s := range segments {
+			if !readSegment(s, dir, within, i == len(segments)-1, yield) {
+				return
+			}
+		}
+	}
+}
+
+// readSegment goes through the events of a segment. It returns false if that was the
+// end of it.
+func readSegment(s segment, dir string, within period, last bool, yield func([]byte, error) bool) bool {
+	f, err := os.Open(s.path(dir))
+	if err != nil {
+		yield(nil, err)
+		return false
+	}
+	defer f.Close()
+	lines := newLineReader(f)
+	for number := 1; ; number++ {
+		line, err := lines.next()
+		if err == io.EOF {
+			return true
+		}
+		var body []byte
+		if err == nil {
+			body, err = bodyOf(line)
+		}
+		switch {
+		case last && errors.Is(err, ErrTorn):
+			return true
+		case errors.Is(err, ErrTorn):
+			err = ErrBroken // there is more after it
+			fallthrough
+		case err != nil:
+			yield(nil, fmt.Errorf("%s:%d: %w", s.name, number, err))
+			return false
+		case within.has(body) && !yield(body, nil):
+			return false
+		}
+	}
+}
+
+// bodyOf returns the event of a line, without a look at its hash.
+func bodyOf(line []byte) ([]byte, error) {
+	if line[len(line)-1] != '\n' {
+		return nil, ErrTorn
+	}
+	_, rest, ok := bytes.Cut(line, []byte(lineEvent))
+	body, ends := bytes.CutSuffix(rest, []byte(lineEnd))
+	if !ok || !ends || !bytes.HasPrefix(line, []byte(lineLog)) || !bytes.HasPrefix(body, []byte(lineTime)) || len(body) < len(lineTime)+len(timeForm) {
+		return nil, errForm
+	}
+	return body, nil
+}
+
+// period is a time in which events may have come in, as they are written.
+type period struct{ from, until string }
+
+func newPeriod(from, until time.Time) (p period) {
+	if !from.IsZero() {
+		p.from = from.UTC().Format(timeForm)
+	}
+	if !until.IsZero() {
+		p.until = until.UTC().Format(timeForm)
+	}
+	return p
+}
+
+// has compares the text of the times, which are all of the same form.
+func (p period) has(body []byte) bool {
+	at := string(body[len(lineTime) : len(lineTime)+len(timeForm)])
+	return at >= p.from && (p.until == "" || at < p.until)
+}
