@@ -24,6 +24,7 @@ type call struct {
 	policy    *policy.Policy // by which all of it is judged
 	address   netip.Addr     // of the client
 	consents  bool           // whether consents are kept
+	shadow    *Shadow        // nil if there is none
 	limiter   *limit.Limiter
 	meter     *limit.Meter // once a limit applies
 	event     audit.Event
@@ -59,7 +60,7 @@ func newCall(ctx context.Context, name string, m method, p *policy.Policy) *call
 // done again.
 func (c *call) begin(ctx context.Context, name string, m method, p *policy.Policy) {
 	from := clientOf(ctx)
-	*c = call{method: m, policy: p, address: from.ip, consents: c.consents, limiter: c.limiter, meter: c.meter, event: audit.Event{
+	*c = call{method: m, policy: p, address: from.ip, consents: c.consents, shadow: c.shadow, limiter: c.limiter, meter: c.meter, event: audit.Event{
 		Time:        c.event.Time,
 		RequestID:   c.event.RequestID,
 		Peer:        from.address,
@@ -82,7 +83,7 @@ func newRequestID() string {
 // group returns the record of a part of a stream: the same call, about other
 // things, and judged by the policy of now.
 func (c *call) group(p *policy.Policy) *call {
-	g := &call{method: c.method, policy: p, address: c.address, consents: c.consents, limiter: c.limiter, meter: c.meter, event: c.event}
+	g := &call{method: c.method, policy: p, address: c.address, consents: c.consents, shadow: c.shadow, limiter: c.limiter, meter: c.meter, event: c.event}
 	g.event.Time, g.event.Items, g.event.Records, g.event.Policy = time.Now(), nil, 0, p.Hash()
 	g.event.Alerts = nil
 	return g
@@ -102,9 +103,18 @@ func (c *call) stillNamed(ctx context.Context) error {
 func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
-	event.Decision, event.Rule, event.Alerts, event.AboutCaller, event.Approval = "", "", nil, "", ""
-	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, limiter: c.limiter, meter: c.meter, event: event}
+	event.Decision, event.Rule, event.Alerts, event.AboutCaller, event.Approval, event.Shadow = "", "", nil, "", "", ""
+	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, shadow: c.shadow, limiter: c.limiter, meter: c.meter, event: event}
 	c.remeasure()
+}
+
+// ask asks policy, and returns why it doesn't allow it.
+func (c *call) ask(r policy.Request) (policy.Decision, error) {
+	d := c.policy.Decide(r)
+	if c.shadow != nil {
+		c.event.Shadow = c.shadow.compare(d, r)
+	}
+	return d, c.decide(d)
 }
 
 // decide records a decision and returns its error, nil for one that allows.

@@ -156,7 +156,7 @@ func (s *Server) record(ctx context.Context, name string, next rest) error {
 		name = "unknown"
 	}
 	c := newCall(ctx, name, m, s.policy.Current())
-	c.consents, c.limiter = s.consents != nil, s.limiter
+	c.consents, c.shadow, c.limiter = s.consents != nil, s.shadow, s.limiter
 	ctx = context.WithValue(ctx, callKey{}, c)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-request-id", c.event.RequestID))
 	err := s.conclude(ctx, c, next, next.do(ctx))
@@ -340,14 +340,17 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 		return err
 	}
 	if c.method.kind == policy.PlainAction { // there is nothing more to know
-		decision := c.policy.Decide(c.request(""))
-		if err := c.decide(decision); err != nil {
+		decision, err := c.ask(c.request(""))
+		if err != nil {
 			return err
 		}
 		if err := c.pay(decision.Duties()); err != nil {
 			return err
 		}
 	} else if _, ok := c.policy.May(c.event.Caller, DefaultNamespace, c.method.action); !ok {
+		if c.shadow != nil {
+			c.event.Shadow = c.shadow.compareAtAll(c.event.Caller, DefaultNamespace, c.method.action)
+		}
 		return c.decide(policy.Decision{Reason: policy.NoRule})
 	}
 	if c.method.endless {

@@ -55,8 +55,8 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 				return err
 			}
 			part.event.Profile = p.Name
-			decision := part.policy.Decide(part.request(p.Name))
-			if err := part.decide(decision); err != nil {
+			decision, err := part.ask(part.request(p.Name))
+			if err != nil {
 				return err
 			}
 			page, err = t.exportApproved(ctx, part, decision.Duties(), p.Name, from, recipient)

@@ -30,6 +30,9 @@ type facts struct {
 	ctx      context.Context
 	consents Consents // nil if none are kept
 	err      error    // why something can't be known
+
+	shadow   *Shadow // nil if there is none
+	shadowed string  // what it would have decided otherwise, for the event
 }
 
 // note keeps an error for judge.
@@ -69,7 +72,13 @@ func (f *facts) Consent(purpose string) (policy.Consent, error) {
 // something is away, that is what the caller is told.
 func (f *facts) judge(p *policy.Policy, r policy.Request) (policy.Decision, error) {
 	r.Token = f
+	if f.shadow != nil {
+		r.Token = &witness{Token: f}
+	}
 	decision := p.Decide(r)
+	if f.shadow != nil {
+		f.shadowed = f.shadow.compare(decision, r)
+	}
 	switch {
 	case decision.Allowed:
 		return decision, nil

@@ -66,6 +66,9 @@ func (d *deed) decide(c *call, r policy.Request) policy.Decision {
 	if !decision.Allowed {
 		err = denial(decision)
 	}
+	if c.shadow != nil {
+		d.Shadow = c.shadow.compare(decision, r)
+	}
 	d.decided(c, decision, err)
 	return decision
 }
@@ -98,7 +101,7 @@ func (d *deed) stated(reason string) {
 func (c *call) tell(d *deed, err error) error {
 	d.notify(first(err, d.err))
 	c.event.Profile, c.event.Purpose, c.event.Reveal = d.Profile, d.Purpose, d.Reveal
-	c.event.Decision, c.event.Rule, c.event.StatedReason = d.Decision, d.Rule, d.StatedReason
+	c.event.Decision, c.event.Rule, c.event.StatedReason, c.event.Shadow = d.Decision, d.Rule, d.StatedReason, d.Shadow
 	c.alert(d.Alert)
 	c.event.Approval = d.Approval
 	c.event.Items = nil
@@ -142,6 +145,7 @@ func (c *call) tellAll(deeds []deed) {
 		{&c.event.Rule, func(i *audit.Item) *string { return &i.Rule }},
 		{&c.event.StatedReason, func(i *audit.Item) *string { return &i.StatedReason }},
 		{&c.event.Approval, func(i *audit.Item) *string { return &i.Approval }},
+		{&c.event.Shadow, func(i *audit.Item) *string { return &i.Shadow }},
 	} {
 		*f.event = ""
 		common := *f.item(&items[0])
@@ -370,8 +374,9 @@ func (t *tokenization) mayReveal(ctx context.Context, c *call, req *coatcheckv1.
 // mayReveal so that only a request that waits for it is kept.
 func (t *tokenization) judgeOf(ctx context.Context, c *call, d *deed, request policy.Request) func(*tokenizer.Facts) (tokenizer.Form, error) {
 	return func(found *tokenizer.Facts) (tokenizer.Form, error) {
-		token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
+		token := &facts{Facts: found, ctx: ctx, consents: t.server.consents, shadow: c.shadow}
 		decision, err := token.judge(c.policy, request)
+		d.Shadow = token.shadowed
 		d.decided(c, decision, err)
 		return forms[decision.Reveal], d.err
 	}

@@ -60,6 +60,7 @@ type Config struct {
 	Audit     *audit.Log
 	Segments  *audit.Segments
 	Consents  Consents // nil if none are kept
+	Shadow    *Shadow  // nil if there is none
 
 	// SuspendThieves has a caller that uses a honeytoken suspended.
 	SuspendThieves bool
@@ -131,6 +132,7 @@ type Server struct {
 	health          *componentHealth
 	policy          *policy.Live
 	consents        Consents
+	shadow          *Shadow
 	limiter         *limit.Limiter
 	suspended       *suspensions
 	suspendThieves  bool
@@ -170,7 +172,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{
-		policy: cfg.Policy, consents: cfg.Consents, suspendThieves: cfg.SuspendThieves, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
+		policy: cfg.Policy, consents: cfg.Consents, shadow: cfg.Shadow, suspendThieves: cfg.SuspendThieves, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
 		limiter:   limit.New(cfg.Store, cfg.Now),
 		suspended: &suspensions{store: cfg.Store, callers: make(map[string]bool)},
 		logID:     cfg.Store.LogID(), alerts: cfg.Alerts, bursts: cfg.Bursts,

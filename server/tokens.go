@@ -51,8 +51,9 @@ func (t *tokens) about(ctx context.Context, token, profile, reason string) (c *c
 // judgeLater returns who decides about a request once its token is found.
 func (t *tokens) judgeLater(ctx context.Context, c *call, request policy.Request) func(*tokenizer.Facts) error {
 	return func(found *tokenizer.Facts) error {
-		token := &facts{Facts: found, ctx: ctx, consents: t.server.consents}
+		token := &facts{Facts: found, ctx: ctx, consents: t.server.consents, shadow: c.shadow}
 		decision, err := token.judge(c.policy, request)
+		c.event.Shadow = token.shadowed
 		if err := c.judged(decision, err); err != nil {
 			return err
 		}

@@ -205,6 +205,10 @@ type Event struct {
 	ApprovalAction string `json:"approval_action"`
 	ApprovalEnds   string `json:"approval_ends"`
 
+	// Shadow is what the shadow policy would have decided otherwise, as in "deny NO_RULE"
+	// or "allow RULE FULL". It is empty if there is none, or it decides the same.
+	Shadow string `json:"shadow"`
+
 	// Alerts are what somebody should hear of at once: each of the Alert constants
 	// that is true of the call, once.
 	Alerts []string `json:"alerts"`
@@ -231,7 +235,7 @@ type Item struct {
 	// tokenizer.Tokenizer.DigestSubject makes it. It is empty if nobody was named.
 	Subject string `json:"subject"`
 
-	// Profile, Purpose, Reveal, Decision, Rule, Code, Reason and StatedReason are
+	// Profile, Purpose, Reveal, Decision, Rule, Code, Reason, StatedReason and Shadow are
 	// what those fields of the event are, for this item. An item without Code has
 	// that of the event.
 	Profile      string   `json:"profile"`
@@ -242,6 +246,7 @@ type Item struct {
 	Code         string   `json:"code"`
 	Reason       string   `json:"reason"`
 	StatedReason string   `json:"stated_reason"`
+	Shadow       string   `json:"shadow"`
 
 	// Alert is the alert of the event that is about this item. It is empty if none is,
 	// and if the event is about one thing.
@@ -255,11 +260,11 @@ type Item struct {
 }
 
 // fields returns the item's fields of text in their order.
-func (i *Item) fields() [12]field {
+func (i *Item) fields() [13]field {
 	return [...]field{
 		{"token", i.Token}, {"subject", i.Subject}, {"profile", i.Profile}, {"purpose", i.Purpose}, {"reveal", i.Reveal},
 		{"decision", string(i.Decision)}, {"rule", i.Rule}, {"code", i.Code}, {"reason", i.Reason}, {"stated_reason", i.StatedReason},
-		{"alert", i.Alert}, {"approval", i.Approval},
+		{"shadow", i.Shadow}, {"alert", i.Alert}, {"approval", i.Approval},
 	}
 }
 
@@ -335,6 +340,7 @@ func (e *Event) Body() []byte {
 		{"files", e.Files}, {"previous_files", e.PreviousFiles}, {"refused_files", e.RefusedFiles},
 		{"about_caller", e.AboutCaller},
 		{"approval", e.Approval}, {"approval_rule", e.ApprovalRule}, {"approval_action", e.ApprovalAction}, {"approval_ends", e.ApprovalEnds},
+		{"shadow", e.Shadow},
 	} {
 		if f.value != "" {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)

@@ -46,7 +46,7 @@ func TestBodyHasEveryField(t *testing.T) {
 	e.Keys = []string{"data/1", "token/\"2"}
 	e.Alerts = []string{AlertNotify, AlertBurst}
 	e.Items = []Item{{Token: "a"}, {}, {Reused: true}, {
-		"token", "subject", "profile", "purpose", "reveal", "decision", "rule", "code", "reason", "stated", "alert", "approval", true,
+		"token", "subject", "profile", "purpose", "reveal", "decision", "rule", "code", "reason", "stated", "shadow", "alert", "approval", true,
 	}}
 	body := e.Body()
 	if got := readEvent(t, body); !reflect.DeepEqual(got, e) {

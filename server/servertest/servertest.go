@@ -85,6 +85,7 @@ const rootKey = "root.key"
 // Options change what an instance is made of.
 type Options struct {
 	Policy          string              // instead of Policy
+	Shadow          *server.Shadow      // beside it
 	Profiles        []tokenizer.Profile // instead of Profiles
 	AllowCommonName bool
 	Limits          server.Limits
@@ -192,7 +193,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		Tokenizer:       tokens,
 		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
 		Limits: o.Limits, Now: o.Now, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
-		Consents: o.Consents, SuspendThieves: o.SuspendThieves,
+		Consents: o.Consents, Shadow: o.Shadow, SuspendThieves: o.SuspendThieves,
 	}))(t)
 	in.server, in.Keystore, in.Upkeep = srv, keys, keeper
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
