@@ -21,7 +21,7 @@ import (
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// Sources are what is measured. All are required.
+// Sources are what is measured. All are required but where a field says otherwise.
 type Sources struct {
 	Namespace string
 	Keystore  *keystore.Keystore
@@ -32,6 +32,9 @@ type Sources struct {
 	// PolicyRefused says whether the policy file is not the policy that is at work,
 	// since it was refused.
 	PolicyRefused func() bool
+
+	// Shadow tells of the shadow policy; nil if there is none.
+	Shadow *Shadow
 
 	// Alerts returns what has been counted of alerts.
 	Alerts func() alert.Counts
@@ -60,6 +63,9 @@ func Handler(s Sources) http.Handler {
 		refused("crl_refused", "1 while a revocation list is refused, so that earlier ones are at work.", s.CRLRefused),
 		listsExpire(s), revoked(s),
 	)
+	if s.Shadow != nil {
+		registry.MustRegister(s.Shadow)
+	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 

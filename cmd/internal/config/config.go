@@ -40,6 +40,10 @@ type Config struct {
 	Policy   string             `yaml:"policy"` // path of the policy file
 	Profiles map[string]Profile `yaml:"profiles"`
 
+	// ShadowPolicy is the path of a policy file that is asked beside Policy, to no
+	// effect; none if empty.
+	ShadowPolicy string `yaml:"shadow_policy"`
+
 	Honeytokens Honeytokens `yaml:"honeytokens"`
 }
 
@@ -255,7 +259,7 @@ func (c *Config) resolve(dir string) {
 	for i := range c.Server.TLS.CRL {
 		paths = append(paths, &c.Server.TLS.CRL[i])
 	}
-	for _, p := range append(c.Keystore.paths(), c.Alerts.paths()...) {
+	for _, p := range append(append(c.Keystore.paths(), &c.ShadowPolicy), c.Alerts.paths()...) {
 		if *p != "" {
 			paths = append(paths, p)
 		}

@@ -57,13 +57,20 @@ func Check(o Options) (notes, err error) {
 	if v := o.Config.Keystore.Vault; v != nil {
 		err = v.Config(o.Getenv).CheckFiles()
 	}
-	return errors.Join(parts.server.Policy.Current().Notes(), parts.secured.notes(time.Now())), err
+	notes = errors.Join(parts.server.Policy.Current().Notes(), parts.secured.notes(time.Now()))
+	if s := parts.server.Shadow; s != nil && s.Current() != nil {
+		notes = errors.Join(notes, s.Current().Notes())
+	}
+	return notes, errors.Join(err, parts.shadowFault)
 }
 
 // loaded is a configuration with the files that it names read.
 type loaded struct {
-	server  server.Config // TLS, Revoked, Policy, Limits, Logger, Alerts
+	server  server.Config // TLS, Revoked, Policy, Shadow, Limits, Logger, Alerts
 	secured secured
+
+	shadowFault error // what is wrong with the shadow policy
+
 	backend keystore.Backend
 	close   func() error // of backend
 }
@@ -78,6 +85,7 @@ func load(o Options) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
+	shadow, shadowFault := loadShadow(c)
 	alerts, err := newDispatcher(c.Alerts, o.Log)
 	if err != nil {
 		return loaded{}, err
@@ -89,10 +97,10 @@ func load(o Options) (loaded, error) {
 	return loaded{
 		server: server.Config{
 			TLS: tls.config, Revoked: tls.revoked, AllowCommonName: c.Server.AllowCommonName,
-			Policy: policy.NewLive(rules), Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
+			Policy: policy.NewLive(rules), Shadow: shadow, Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
 			SuspendThieves: c.Honeytokens.SuspendCaller,
 		},
-		secured: tls, backend: backend, close: closeBackend,
+		secured: tls, shadowFault: shadowFault, backend: backend, close: closeBackend,
 	}, nil
 }
 
@@ -118,6 +126,9 @@ func run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, parts.close()) }()
+	if parts.shadowFault != nil {
+		o.Log.Error("there is no shadow policy until its file is mended", "error", parts.shadowFault)
+	}
 	// The ports come before anything is written, so that a second start by
 	// mistake leaves no trace.
 	var f facilities
@@ -219,11 +230,18 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	if len(o.Config.Server.TLS.CRL) > 0 {
 		followers = append(followers, lists)
 	}
+	var shadow *metrics.Shadow
+	if cfg.Shadow != nil {
+		f := &follower{source: &shadowSource{o.Config, cfg.Shadow, o.Log}, what: "shadow policy file", log: o.Log}
+		followers = append(followers, f)
+		shadow = &metrics.Shadow{Differences: cfg.Shadow.Differences, Refused: f.refused.Load}
+	}
 	background.Go(func() { follow(backgroundCtx, o.Reload, followers, files.lookAtTime) })
 	if f.metrics != nil {
 		sources := metrics.Sources{
 			Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(),
-			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts, Limited: srv.Limited,
+			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts,
+			Limited: srv.Limited, Shadow: shadow,
 		}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
