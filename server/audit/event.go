@@ -145,7 +145,7 @@ type Event struct {
 	// Decision is what policy said.
 	Decision Decision `json:"decision"`
 
-	// Rule is the rule of the policy that allowed it.
+	// Rule is the rule of the policy that allowed it, or the one that denied it.
 	Rule string `json:"rule"`
 
 	// Policy is the SHA-256 hash of the policy file, in hexadecimal.
