@@ -110,7 +110,7 @@ func parseCondition(text string) (parsed *cel.Ast, loops int, err error) {
 		return nil, 0, err
 	}
 	parsed, issues := env.Parse(text)
-	if err := firstOf(issues); err != nil {
+	if err := firstOf(text, issues); err != nil {
 		return nil, 0, err
 	}
 	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
@@ -124,13 +124,14 @@ func parseCondition(text string) (parsed *cel.Ast, loops int, err error) {
 	return parsed, loops, nil
 }
 
-// firstOf returns the first of issues as an error, nil if there are none.
-func firstOf(issues *cel.Issues) error {
+// firstOf returns the first of the issues with a text as an error, nil if there are none.
+func firstOf(text string, issues *cel.Issues) error {
 	if issues.Err() == nil {
 		return nil
 	}
 	first := issues.Errors()[0]
-	return &celError{first.Location.Line(), first.Location.Column(), strings.ReplaceAll(first.Message, "\n", " ")}
+	line, column := first.Location.Line(), first.Location.Column()
+	return &celError{line, column, hint(text, line, column, strings.ReplaceAll(first.Message, "\n", " "))}
 }
 
 // checkCondition compiles what has been parsed, which must be a bool.
@@ -140,7 +141,7 @@ func checkCondition(text string, parsed *cel.Ast) (*condition, error) {
 		return nil, err
 	}
 	checked, issues := env.Check(parsed)
-	if err := firstOf(issues); err != nil {
+	if err := firstOf(text, issues); err != nil {
 		return nil, err
 	}
 	if checked.OutputType() != cel.BoolType {

@@ -120,8 +120,8 @@ func TestConditionsThatAreRefused(t *testing.T) {
 		`token.metadata.all(a, token.metadata.all(b, token.metadata.all(c, a == b)))`:                           "nesting",
 		`token.metadata.all(a, token.metadata.all(b, token.metadata[a] + token.metadata[b] != request.reason))`: "it may cost up to",
 		`timestamp("x") < time.now`:                                                                             "timestamp",
-		`caller.nobody == "x"`:                                                                                  "undeclared reference",
-		`caller == "x"`:                                                                                         "undeclared reference",
+		`caller.nobody == "x"`:                                                                                  "unknown \"caller",
+		`caller == "x"`:                                                                                         "unknown \"caller",
 		strings.Repeat("(", 100) + "true" + strings.Repeat(")", 100):                                            "recursion",
 		strings.Repeat(" ", 4097):                                                                               "at most 4096 bytes",
 	} {

@@ -121,7 +121,7 @@ func readValid(s section, f field) (from, until time.Time) {
 	if !ok {
 		return from, until
 	}
-	if len(valid.keys) == 0 {
+	if len(f.value.Content) == 0 {
 		s.wrong(f.value, `"valid" needs "from", "until" or both`)
 	}
 	from, until = valid.moment("from"), valid.moment("until")
@@ -228,7 +228,7 @@ func readLimits(s section, rule string) *Limits {
 	if !ok {
 		return nil
 	}
-	if len(limits.keys) == 0 {
+	if len(f.value.Content) == 0 {
 		s.wrong(f.value, `"limits" is empty`)
 	}
 	for key := range limits.keys {

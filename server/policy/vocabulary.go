@@ -113,16 +113,22 @@ func known[V any](p *problems, name string, names map[string]V) string {
 		p.listed[list] = true
 		return list
 	}
-	nearest, least := "", 3
-	for _, candidate := range sorted {
-		if d := distance(name, candidate); d < least {
-			nearest, least = candidate, d
-		}
-	}
-	if nearest == "" {
+	near := mostAlike(name, sorted)
+	if near == "" {
 		return fmt.Sprintf(" (none of the %d that are known)", len(sorted))
 	}
-	return fmt.Sprintf("; did you mean %q?", nearest)
+	return fmt.Sprintf("; did you mean %q?", near)
+}
+
+// mostAlike returns the name that is the most alike, "" if none is.
+func mostAlike(name string, names []string) (near string) {
+	least := 3
+	for _, candidate := range names {
+		if d := distance(name, candidate); d < least {
+			near, least = candidate, d
+		}
+	}
+	return near
 }
 
 // distance returns how many bytes have to be put in, taken out or replaced to
