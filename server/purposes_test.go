@@ -83,7 +83,7 @@ func callAll(t *testing.T, in *servertest.Instance, method protoreflect.MethodDe
 	var through, refused []string
 	for _, caller := range callers {
 		request := dynamicpb.NewMessage(method.Input())
-		fill(request, map[string]string{"profile": profile, "purpose": purpose, "token": tokens[profile], "value": values[profile]}, 0)
+		fill(request, map[string]string{"profile": profile, "purpose": purpose, "token": tokens[profile], "value": values[profile], "action": "export-tokens"}, 0)
 		switch err := invoke(deadline(t), in.As(t, caller), method, name, request); {
 		case status.Code(err) != codes.PermissionDenied:
 			through = append(through, caller)
