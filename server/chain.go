@@ -351,7 +351,7 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 		if c.shadow != nil {
 			c.event.Shadow = c.shadow.compareAtAll(c.event.Caller, DefaultNamespace, c.method.action)
 		}
-		return c.decide(policy.Decision{Reason: policy.NoRule})
+		return c.decide(c.policy.Decide(c.request("")))
 	}
 	if c.method.endless {
 		// It may never end; it is recorded before anything is sent.

@@ -79,6 +79,7 @@ var (
 	errConditionFailed   = errors.New("server: a condition can't be evaluated")
 	errReasonRequired    = errors.New("server: a reason has to be stated")
 	errConsentWithdrawn  = errors.New("server: consent was withdrawn")
+	errTooManyRules      = errors.New("server: rules of patterns come to too much")
 	errConsentMissing    = errors.New("server: consent was not given")
 	errNoRule            = errors.New("server: no rule")
 	errPurposeNotAllowed = errors.New("server: purpose not allowed")
@@ -186,6 +187,7 @@ var refusals = []refusal{
 	{err: errConditionFailed, code: codes.PermissionDenied, reason: "CONDITION_FAILED", message: "whether the policy allows this can't be found out, so it doesn't"},
 	{err: errReasonRequired, code: codes.PermissionDenied, reason: "REASON_REQUIRED", message: "the policy demands a reason, of a form that it lays down"},
 	{err: errConsentWithdrawn, code: codes.PermissionDenied, reason: "CONSENT_WITHDRAWN", message: "the person whom it is about doesn't consent to this purpose any more"},
+	{err: errTooManyRules, code: codes.PermissionDenied, reason: "TOO_MANY_RULES", message: "the rules that match the caller by patterns come to more than a policy may"},
 	{err: errConsentMissing, code: codes.PermissionDenied, reason: "CONSENT_MISSING", message: "the person whom it is about has not consented to this purpose"},
 	{err: errApprovalRequired, code: codes.PermissionDenied, reason: "APPROVAL_REQUIRED", message: "the policy allows this only once somebody else has approved"},
 	{err: errApprovalUsed, code: codes.PermissionDenied, reason: "APPROVAL_REQUIRED", message: "what was approved is used up"},
@@ -241,6 +243,7 @@ var denials = map[policy.Reason]error{
 	policy.ReasonRequired:     errReasonRequired,
 	policy.ConsentIsWithdrawn: errConsentWithdrawn,
 	policy.ConsentMissing:     errConsentMissing,
+	policy.TooManyRules:       errTooManyRules,
 }
 
 // denial returns the error of a decision that is not to allow.

@@ -34,7 +34,7 @@ var (
 // Reasons are all reasons.
 var Reasons = []Reason{
 	NoRule, PurposeNotAllowed, RevealNotAllowed, RevealAmbiguous, DeniedByRule,
-	ConditionNotMet, ConditionFailed, ReasonRequired, ConsentIsWithdrawn, ConsentMissing,
+	ConditionNotMet, ConditionFailed, ReasonRequired, ConsentIsWithdrawn, ConsentMissing, TooManyRules,
 }
 
 // consents are what a case can say of the subject's consent.

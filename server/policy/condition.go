@@ -47,7 +47,6 @@ var variables = map[string]struct {
 	"request.namespace": {cel.StringType, 255},
 	"request.profile":   {cel.StringType, 255},
 	"request.purpose":   {cel.StringType, 31},
-	"request.reveal":    {cel.StringType, 16},
 	"request.reason":    {cel.StringType, 256},
 	"request.address":   {cel.StringType, 64},
 	"request.items":     {cel.IntType, 0},

@@ -38,7 +38,7 @@ func TestDecideEqualsModel(t *testing.T) {
 		}
 	})
 	for _, reason := range Reasons {
-		if seen[fmt.Sprintf("%s allowed=false pending=false", reason)] < 20 {
+		if reason != TooManyRules && seen[fmt.Sprintf("%s allowed=false pending=false", reason)] < 20 {
 			t.Errorf("%s is hardly tried: %v", reason, seen)
 		}
 	}

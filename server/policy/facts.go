@@ -51,8 +51,6 @@ func (f *facts) ResolveName(name string) (any, bool) {
 		return types.String(q.Profile), true
 	case "request.purpose":
 		return types.String(q.Purpose), true
-	case "request.reveal":
-		return types.String(q.Reveal.String()), true
 	case "request.reason":
 		return types.String(q.StatedReason), true
 	case "request.address":

@@ -56,6 +56,9 @@ func (m model) about(r modelRule, q Request, what ...string) bool {
 	namespaces, namespace := r.Namespaces, q.Namespace
 	if namespaces == nil {
 		namespaces = []string{"default"}
+		if optional { // of one that denies or obliges, what is left out doesn't matter
+			namespaces = []string{"default", "other"}
+		}
 	}
 	if namespace == "" {
 		namespace = "default"

@@ -95,6 +95,10 @@ const (
 	ConsentIsWithdrawn Reason = "CONSENT_WITHDRAWN"
 	ConsentMissing     Reason = "CONSENT_MISSING"
 
+	// TooManyRules says that patterns of several rules match the caller which together
+	// come to more than a policy may, so that nothing is allowed.
+	TooManyRules Reason = "TOO_MANY_RULES"
+
 	// RevealAmbiguous says that such rules grant several parts and neither
 	// Masked nor Full, so that the caller must name the one it wants.
 	RevealAmbiguous Reason = "REVEAL_AMBIGUOUS"
@@ -152,6 +156,9 @@ func (p *Policy) May(caller, namespace, action string) (rule string, ok bool) {
 // it is only one.
 func (p *Policy) Decide(r Request) Decision {
 	t := p.tables.of(r.namespace(), r.Caller)
+	if t.tooMuch {
+		return Decision{Reason: TooManyRules}
+	}
 	kind := p.actions[r.Action]
 	at := target{r.Action, r.Profile}
 	if kind == PlainAction {

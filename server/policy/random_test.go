@@ -46,8 +46,8 @@ var expressions = map[string]func(Request) verdict{
 	`caller.kind == "dns" || caller.trust_domain == "x"`: func(q Request) verdict {
 		return is(strings.HasPrefix(q.Caller, "dns:") || strings.HasPrefix(q.Caller, "spiffe://x/"))
 	},
-	`request.purpose == "charge" || request.reveal == "MASKED"`: func(q Request) verdict { return is(q.Purpose == "charge" || q.Reveal == Masked) },
-	`request.reason.matches("^INC")`:                            func(q Request) verdict { return is(strings.HasPrefix(q.StatedReason, "INC")) },
+	`request.purpose == "charge" || request.items == 7`: func(q Request) verdict { return is(q.Purpose == "charge" || q.Items == 7) },
+	`request.reason.matches("^INC")`:                    func(q Request) verdict { return is(strings.HasPrefix(q.StatedReason, "INC")) },
 	`request.address.startsWith("10.")`: func(q Request) verdict {
 		return knownIf(q.Address.IsValid(), strings.HasPrefix(q.Address.String(), "10."))
 	},

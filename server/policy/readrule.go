@@ -50,7 +50,7 @@ func (rr ruleReader) read(n *yaml.Node, index int) rule {
 	r.callers = rr.callers(s, r.effect)
 	var need needs
 	r.actions, need = rr.actions(s, r.effect)
-	r.namespaces = rr.namespaces(s)
+	r.namespaces = rr.namespaces(s, r.effect)
 	r.profiles, r.classes = rr.profiles(s)
 	r.purposes = rr.purposes(s, r.profiles)
 	if r.only(s, "reveal", Allow, Deny) {
@@ -204,9 +204,10 @@ func (rr ruleReader) actions(s section, effect Effect) (actions []string, need n
 	return actions, need
 }
 
-// namespaces reads whose data the rule is about.
-func (rr ruleReader) namespaces(s section) (namespaces []string) {
-	if _, ok := s.keys["namespaces"]; !ok {
+// namespaces reads whose data the rule is about: everybody's, if one that doesn't allow
+// names nobody.
+func (rr ruleReader) namespaces(s section, effect Effect) (namespaces []string) {
+	if _, ok := s.keys["namespaces"]; !ok && effect == Allow {
 		return []string{DefaultNamespace}
 	}
 	all := make(map[string]bool)

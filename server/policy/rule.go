@@ -196,7 +196,7 @@ func (r *rule) stated(q *Request) bool {
 // about says whether a rule that denies or obliges is about a target. A profile "" is
 // that of an action that is about none.
 func (r *rule) about(namespace, action, profile string) bool {
-	return slices.Contains(r.namespaces, namespace) && inOrAny(r.actions, action) && inOrAny(r.profiles, profile)
+	return inOrAny(r.namespaces, namespace) && inOrAny(r.actions, action) && inOrAny(r.profiles, profile)
 }
 
 // actionsIn goes through the actions that a rule allows in a namespace.

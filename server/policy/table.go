@@ -7,8 +7,9 @@ import "slices"
 type table struct {
 	actions     map[string]string // the first rule that allows anything of an action
 	targets     map[target]verdicts
-	size        int // how many combinations the rules make that allow
-	restricting int // how much work it was to find which rules deny and oblige
+	size        int  // how many combinations the rules make that allow
+	restricting int  // how much work it was to find which rules deny and oblige
+	tooMuch     bool // whether the rules come to more than is kept, so that nothing is allowed
 }
 
 type target struct{ action, profile string }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -42,8 +43,11 @@ func compile(rules []rule, actions map[string]ActionKind, namespaces []string) (
 	}
 	work, size, restricting := 0, 0, 0
 	shared := make(map[inNamespace]*table)
-	for caller := range t.named {
-		about, n := t.about(caller)
+	for caller, rules := range t.known() {
+		about, n := rules, len(rules)
+		if rules == nil {
+			about, n = t.about(caller)
+		}
 		if work += n; work > maxAbout {
 			return nil, errAbout
 		}
@@ -63,10 +67,30 @@ func compile(rules []rule, actions map[string]ActionKind, namespaces []string) (
 				}
 				shared[key] = made
 			}
-			t.exact[inNamespace{namespace, caller}] = made
+			if rules == nil {
+				t.exact[inNamespace{namespace, caller}] = made
+			}
 		}
 	}
 	return t, nil
+}
+
+// known goes through all callers that are named, and after them through the patterns, each
+// with the rules that have it, as about returns them: what these come to is found when
+// the file is read.
+func (t *tables) known() iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for caller := range t.named {
+			if !yield(caller, nil) {
+				return
+			}
+		}
+		for p, rules := range t.patterns {
+			if !yield(p.prefix+p.rest, sorted(slices.Concat(rules, t.everyone))) {
+				return
+			}
+		}
+	}
 }
 
 // index adds the callers of a rule.
@@ -97,8 +121,9 @@ func (t *tables) of(namespace, caller string) *table {
 	return t.meet(key)
 }
 
-// meet makes the table of a caller who isn't named. If the rules about them come to too
-// much, it allows nothing.
+// meet makes the table of a caller who isn't named. Rules of several patterns that come
+// to too much together, for somebody whom all of them match, are found here only: then
+// nothing is allowed.
 func (t *tables) meet(caller inNamespace) *table {
 	about, _ := t.about(caller.name)
 	rules := inNamespace{strings.Clone(caller.namespace), string(about)}
@@ -108,7 +133,7 @@ func (t *tables) meet(caller inNamespace) *table {
 	if !ok {
 		var err error
 		if made, err = t.build(rules.namespace, about); err != nil {
-			made = new(table)
+			made = &table{tooMuch: true}
 		}
 	}
 	t.mu.Lock()
@@ -135,12 +160,16 @@ func (t *tables) about(caller string) (numbers []byte, work int) {
 			found = append(found, rules...)
 		}
 	}
-	work = len(found) + len(t.patterns)
+	return sorted(found), len(found) + len(t.patterns)
+}
+
+// sorted returns numbers in their order, each once, 4 bytes each.
+func sorted(found []uint32) (numbers []byte) {
 	slices.Sort(found)
 	for _, number := range slices.Compact(found) {
 		numbers = binary.BigEndian.AppendUint32(numbers, number)
 	}
-	return numbers, work
+	return numbers
 }
 
 // build makes a table of rules.

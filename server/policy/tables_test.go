@@ -44,27 +44,50 @@ func TestManyCallersAreMet(t *testing.T) {
 	runtime.KeepAlive(p)
 }
 
-// A caller for whom patterns come to more than a table may have is refused everything,
-// again and again.
+// What a pattern comes to by itself is found when the file is read; what several come to
+// together for a caller whom all of them match, when there is one: it is told so.
 func TestTooMuchForACallerAllowsNothing(t *testing.T) {
-	var file strings.Builder
-	file.WriteString(head)
-	for i := range maxAllowing + 1 {
-		fmt.Fprintf(&file, "- {name: r%d, callers: [\"spiffe://x/*/%d\", \"spiffe://x/all/*\"], actions: [keys], networks: [\"10.0.0.1\"]}\n", i, i)
+	rules := func(caller string) string {
+		var file strings.Builder
+		file.WriteString(head)
+		for i := range maxAllowing + 1 {
+			fmt.Fprintf(&file, "- {name: r%d, callers: [%q], actions: [keys], networks: [\"10.0.0.1\"]}\n", i, strings.ReplaceAll(caller, "N", fmt.Sprint(i)))
+		}
+		return file.String()
 	}
-	p, err := Parse("p", []byte(file.String()), rich)
+	if _, err := Parse("p", []byte(rules("spiffe://x/all/*")), rich); err == nil || !strings.Contains(err.Error(), "more than 256 rules with conditions") {
+		t.Error(err)
+	}
+	text := rules("spiffe://x/*/N")
+	for i := range maxAllowing + 1 {
+		text = strings.Replace(text, fmt.Sprintf("x/*/%d\"", i), fmt.Sprintf("x/%s\"", pathOf(i+1)), 1)
+	}
+	p, err := Parse("p", []byte(text), rich)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		q := ask("spiffe://x/all/1", "keys", "", "", Unspecified)
-		if d := p.Decide(q); d.Allowed || d.Reason != NoRule {
+		q := ask("spiffe://x/a/a/a/a/a/a/a/a/a", "keys", "", "", Unspecified)
+		if d := p.Decide(q); d.Allowed || d.Reason != TooManyRules {
 			t.Errorf("%+v", d)
 		}
 		if _, ok := p.May(q.Caller, DefaultNamespace, "keys"); ok {
 			t.Error("it may")
 		}
 	}
+}
+
+// pathOf returns a path of nine segments, each "a" or "*", of which no two numbers have
+// the same.
+func pathOf(n int) string {
+	segments := make([]string, 9)
+	for i := range segments {
+		segments[i] = "a"
+		if n>>i&1 == 1 {
+			segments[i] = "*"
+		}
+	}
+	return strings.Join(segments, "/")
 }
 
 // Callers who are named, and such who aren't, are decided about by many at once as by

@@ -62,7 +62,8 @@ const (
 //     whether it is allowed can't be found out; REASON_REQUIRED: the caller has
 //     to state a reason, of the form that the policy lays down; APPROVAL_REQUIRED:
 //     somebody else has to grant it first, with ApprovalService, or what was granted
-//     is used up.
+//     is used up; TOO_MANY_RULES: rules that match the caller by patterns come to
+//     more than a policy may.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
 //   - RESOURCE_EXHAUSTED, RATE_LIMITED: the rule that allows it lets a caller
@@ -325,7 +326,8 @@ type TokenizationService_StreamDetokenizeClient = grpc.BidiStreamingClient[Strea
 //     whether it is allowed can't be found out; REASON_REQUIRED: the caller has
 //     to state a reason, of the form that the policy lays down; APPROVAL_REQUIRED:
 //     somebody else has to grant it first, with ApprovalService, or what was granted
-//     is used up.
+//     is used up; TOO_MANY_RULES: rules that match the caller by patterns come to
+//     more than a policy may.
 //   - RESOURCE_EXHAUSTED, OVERLOADED: more calls are in flight than the server
 //     takes; RetryInfo says when to come back. Nothing was done or recorded.
 //   - RESOURCE_EXHAUSTED, RATE_LIMITED: the rule that allows it lets a caller
