@@ -33,6 +33,10 @@ func (d *deed) notify(err error) {
 //
 // Errors: those of audit.Log.Commit. The event is then as it was.
 func (s *Server) commitEvent(c *call) error {
+	thief, err := s.suspendThief(c)
+	if err != nil {
+		return err
+	}
 	before := c.event.Alerts
 	n := 0
 	if s.bursts != nil {
@@ -41,10 +45,6 @@ func (s *Server) commitEvent(c *call) error {
 	burst := n > 0 && s.bursts.Count(c.event.Caller, n, c.event.Time)
 	if burst {
 		c.alert(audit.AlertBurst)
-	}
-	thief, err := s.suspendThief(c)
-	if err != nil {
-		return err
 	}
 	outcome, err := s.audit.Commit(s.commits.context(), c.unit, &c.event)
 	if err != nil {

@@ -215,8 +215,8 @@ func TestThievesAreSuspended(t *testing.T) {
 	trap, good := plant(t, in, "note"), tokenize(t, in, "note", "x")
 	if resp, err := auditor(t, in).BatchDetokenize(deadline(t), &coatcheckv1.BatchDetokenizeRequest{Items: []*coatcheckv1.DetokenizeRequest{
 		{Token: good, Purpose: "support"}, {Token: trap, Purpose: "support"},
-	}}); err != nil || reason(firstError(nil, resp.GetResults()[1])) != "TOKEN_NOT_FOUND" {
-		t.Fatal(err)
+	}}); err != nil || reason(firstError(nil, resp.GetResults()[1])) != "TOKEN_NOT_FOUND" || reason(firstError(nil, resp.GetResults()[0])) != "CALLER_SUSPENDED" {
+		t.Fatalf("%v, %v", resp, err)
 	}
 	again := in.Restart(t)
 	if _, err := auditor(t, again).Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: good, Purpose: "support"}); reason(err) != "CALLER_SUSPENDED" {

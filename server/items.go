@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -297,6 +299,16 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	if err != nil {
 		return nil, err
 	}
+	if t.server.suspendThieves && stolen(results, deeds) {
+		// Who is about to be suspended gets nothing of the rest.
+		for k, i := range at {
+			deeds[i].Approval = ""
+			deeds[i].fail(first(results[k].Err, errSuspended))
+		}
+		c.unit = tokenizer.Unit{}
+		c.redraw()
+		return responses, nil
+	}
 	if err := c.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -317,6 +329,13 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 		}
 	}
 	return responses, nil
+}
+
+// stolen says whether a honeytoken is among what was asked for.
+func stolen(results []tokenizer.DetokenizeResult, deeds []deed) bool {
+	return slices.ContainsFunc(results, func(r tokenizer.DetokenizeResult) bool {
+		return r.Err != nil && errors.Is(r.Err, tokenizer.ErrHoneytoken)
+	}) || slices.ContainsFunc(deeds, func(d deed) bool { return d.Alert == audit.AlertHoneytoken })
 }
 
 // mayReveal checks a request and asks policy, before anything is looked up.

@@ -48,6 +48,11 @@ func newAlert(log tokenizer.LogID, sequence uint64, e *audit.Event) *Alert {
 	}
 }
 
+// urgent says whether there is more to it than what policy asks for.
+func (a *Alert) urgent() bool {
+	return slices.ContainsFunc(a.Kinds, func(kind string) bool { return kind != audit.AlertNotify })
+}
+
 // Sink is a way out for alerts.
 type Sink interface {
 	// Name names the sink in metrics and in the log. No two sinks of a Dispatcher

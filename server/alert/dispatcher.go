@@ -62,12 +62,18 @@ type Dispatcher struct {
 	counts Counts
 }
 
-// worker is a sink with what waits for it.
+// worker is a sink with what waits for it. What policy asks for, which may be much, has
+// a queue of its own, and waits for what doesn't, such as honeytokens.
 type worker struct {
-	sink  Sink
+	sink          Sink
+	urgent, usual backlog
+	lost          atomic.Int64 // alerts for which there was no room, which are not logged yet
+}
+
+// backlog is what waits for a sink.
+type backlog struct {
 	queue chan *Alert
 	bytes atomic.Int64 // of the payloads in the queue, and of the one that is being delivered
-	lost  atomic.Int64 // alerts for which there was no room, which are not logged yet
 }
 
 // NewDispatcher returns a Dispatcher for the sinks and, always, the log.
@@ -77,12 +83,18 @@ func NewDispatcher(log *slog.Logger, sinks ...Sink) *Dispatcher {
 		d.counts.Raised[kind] = 0
 	}
 	for _, sink := range append([]Sink{logSink{log}}, sinks...) {
-		d.workers = append(d.workers, &worker{sink: sink, queue: make(chan *Alert, maxQueued)})
+		d.workers = append(d.workers, newWorker(sink))
 		for _, result := range []Result{Delivered, Failed, Dropped} {
 			d.counts.Deliveries[Delivery{sink.Name(), result}] = 0
 		}
 	}
 	return d
+}
+
+func newWorker(sink Sink) *worker {
+	w := &worker{sink: sink}
+	w.urgent.queue, w.usual.queue = make(chan *Alert, maxQueued), make(chan *Alert, maxQueued)
+	return w
 }
 
 // Raise has an event that carries alerts, and has been committed under the number,
@@ -131,27 +143,46 @@ func (d *Dispatcher) Run(ctx context.Context) {
 // work delivers what waits for a sink: until ctx ends all that comes, and then, until
 // last ends, what is there.
 func (d *Dispatcher) work(ctx, last context.Context, w *worker) {
-	for ctx.Err() == nil {
+	for {
+		b, a := w.next(ctx)
+		if a == nil {
+			return
+		}
+		d.deliver(last, w, a)
+		b.bytes.Add(-int64(len(a.Payload)))
+	}
+}
+
+// next waits for an alert until ctx ends, and then returns what is there, nil if nothing
+// is. What is urgent comes first.
+func (w *worker) next(ctx context.Context) (*backlog, *Alert) {
+	select {
+	case a := <-w.urgent.queue:
+		return &w.urgent, a
+	default:
+	}
+	if ctx.Err() == nil {
 		select {
-		case a := <-w.queue:
-			d.deliver(last, w, a)
+		case a := <-w.urgent.queue:
+			return &w.urgent, a
+		case a := <-w.usual.queue:
+			return &w.usual, a
 		case <-ctx.Done():
 		}
 	}
-	for {
+	for _, b := range []*backlog{&w.urgent, &w.usual} {
 		select {
-		case a := <-w.queue:
-			d.deliver(last, w, a)
+		case a := <-b.queue:
+			return b, a
 		default:
-			return
 		}
 	}
+	return nil, nil
 }
 
 // deliver delivers an alert, and says what became of it.
 func (d *Dispatcher) deliver(ctx context.Context, w *worker, a *Alert) {
 	result, err := d.try(ctx, w.sink, a)
-	w.bytes.Add(-int64(len(a.Payload)))
 	d.count(w, result)
 	if result != Delivered {
 		d.log.Error("alert not delivered", "sink", w.sink.Name(), "seq", a.Sequence, "result", string(result), "error", err)
@@ -189,16 +220,20 @@ func wait(ctx context.Context, d time.Duration) {
 
 // put adds an alert to what waits for the sink, and says whether there was room.
 func (w *worker) put(a *Alert) bool {
+	b := &w.usual
+	if a.urgent() {
+		b = &w.urgent
+	}
 	size := int64(len(a.Payload))
-	if total := w.bytes.Add(size); total > maxQueuedBytes && total > size {
-		w.bytes.Add(-size)
+	if total := b.bytes.Add(size); total > maxQueuedBytes && total > size {
+		b.bytes.Add(-size)
 		return false
 	}
 	select {
-	case w.queue <- a:
+	case b.queue <- a:
 		return true
 	default:
-		w.bytes.Add(-size)
+		b.bytes.Add(-size)
 		return false
 	}
 }

@@ -157,9 +157,7 @@ func TestTries(t *testing.T) {
 			run(t, d)
 			d.Raise(logID, 1, event(audit.AlertBurst))
 			waitFor(t, "the result", func() bool { return d.Counts().Deliveries[Delivery{"s", row.result}] == 1 })
-			if n := d.workers[1].bytes.Load(); n != 0 {
-				t.Errorf("%d bytes are said to wait", n)
-			}
+			waitFor(t, "the bytes to be given back", func() bool { return d.workers[1].urgent.bytes.Load() == 0 })
 			if len(sink.seen()) != row.tries {
 				t.Errorf("%d tries", len(sink.seen()))
 			}
@@ -205,8 +203,35 @@ func TestASlowSink(t *testing.T) {
 	}
 }
 
+// However much policy asks for waits, what is urgent has room, and comes next.
+func TestUrgentAlertsComeFirst(t *testing.T) {
+	began, release := make(chan struct{}, 1), make(chan struct{})
+	slow := &fakeSink{name: "slow", deliver: func(context.Context, *Alert) error {
+		select {
+		case began <- struct{}{}:
+		default:
+		}
+		<-release
+		return nil
+	}}
+	d := NewDispatcher(slog.New(slog.DiscardHandler), slow)
+	run(t, d)
+	d.Raise(logID, 1, event(audit.AlertNotify))
+	<-began
+	for i := range 2 * maxQueued {
+		d.Raise(logID, uint64(i+2), event(audit.AlertNotify))
+	}
+	const seq = 1 << 20
+	d.Raise(logID, seq, event(audit.AlertNotify, audit.AlertHoneytoken))
+	close(release)
+	waitFor(t, "the second delivery", func() bool { return len(slow.seen()) > 1 })
+	if got := slow.seen()[1]; got != seq {
+		t.Errorf("event %d was next", got)
+	}
+}
+
 func TestQueuesAreBoundedInBytes(t *testing.T) {
-	w := &worker{queue: make(chan *Alert, maxQueued)}
+	w := newWorker(nil)
 	large := &Alert{Payload: make([]byte, maxQueuedBytes+1)}
 	if !w.put(large) {
 		t.Fatal("what is larger than the bound finds no room in an empty queue")
@@ -214,7 +239,7 @@ func TestQueuesAreBoundedInBytes(t *testing.T) {
 	if w.put(&Alert{Payload: []byte("x")}) {
 		t.Error("there is room beside it")
 	}
-	w.bytes.Add(-int64(len((<-w.queue).Payload)))
+	w.usual.bytes.Add(-int64(len((<-w.usual.queue).Payload)))
 	if !w.put(&Alert{Payload: make([]byte, maxQueuedBytes-1)}) || !w.put(&Alert{Payload: []byte("x")}) || w.put(&Alert{Payload: []byte("x")}) {
 		t.Error("the bound is not the one that is said")
 	}
