@@ -79,8 +79,13 @@ func (h *honeytokens) tellOfPlanted(ctx context.Context, c *call, planted []toke
 			CreateTime: timestamp(p.Created), ExpireTime: timestamp(p.Expires),
 		}
 	}
-	_, err := h.tellOf(ctx, c, infos)
-	return messages, err
+	if _, err := h.tellOf(ctx, c, infos); err != nil {
+		return nil, err
+	}
+	for i, item := range c.event.Items {
+		messages[i].Digest = item.Token
+	}
+	return messages, nil
 }
 
 // DeleteHoneytoken deletes a honeytoken.

@@ -158,7 +158,7 @@ func TestHoneytokenService(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := resp.GetHoneytoken()
-		if h.GetNote() != req.GetNote() || h.GetProfile() != "note" || h.GetCreator() != "spiffe://coatcheck.example/admin" || h.GetCreateTime() == nil || (h.GetExpireTime() != nil) != (n == 3) {
+		if h.GetNote() != req.GetNote() || h.GetProfile() != "note" || h.GetCreator() != "spiffe://coatcheck.example/admin" || h.GetCreateTime() == nil || h.GetDigest() == "" || (h.GetExpireTime() != nil) != (n == 3) {
 			t.Errorf("%v", h)
 		}
 		planted = append(planted, h)

@@ -49,10 +49,11 @@ type jsonHoneytoken struct {
 	Creator string     `json:"creator"`
 	Created time.Time  `json:"created"`
 	Expires *time.Time `json:"expires,omitempty"`
+	Digest  string     `json:"digest"` // by which events name it
 }
 
 func honeytokenOf(m *coatcheckv1.Honeytoken) jsonHoneytoken {
-	j := jsonHoneytoken{Token: m.GetToken(), Profile: m.GetProfile(), Note: m.GetNote(), Creator: m.GetCreator(), Created: m.GetCreateTime().AsTime()}
+	j := jsonHoneytoken{Token: m.GetToken(), Profile: m.GetProfile(), Note: m.GetNote(), Creator: m.GetCreator(), Created: m.GetCreateTime().AsTime(), Digest: m.GetDigest()}
 	if at := m.GetExpireTime(); at != nil {
 		t := at.AsTime()
 		j.Expires = &t

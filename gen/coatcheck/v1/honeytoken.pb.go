@@ -37,7 +37,10 @@ type Honeytoken struct {
 	// When it was made; to the second.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it expires; unset if it doesn't.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The digest by which audit events, and so alerts, name the token; under the audit
+	// key of now.
+	Digest        string `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -112,6 +115,13 @@ func (x *Honeytoken) GetExpireTime() *timestamppb.Timestamp {
 		return x.ExpireTime
 	}
 	return nil
+}
+
+func (x *Honeytoken) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
 }
 
 // CreateHoneytokenRequest says what for.
@@ -450,7 +460,7 @@ var File_coatcheck_v1_honeytoken_proto protoreflect.FileDescriptor
 
 const file_coatcheck_v1_honeytoken_proto_rawDesc = "" +
 	"\n" +
-	"\x1dcoatcheck/v1/honeytoken.proto\x12\fcoatcheck.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n" +
+	"\x1dcoatcheck/v1/honeytoken.proto\x12\fcoatcheck.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x01\n" +
 	"\n" +
 	"Honeytoken\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
@@ -460,7 +470,8 @@ const file_coatcheck_v1_honeytoken_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"t\n" +
+	"expireTime\x12\x16\n" +
+	"\x06digest\x18\a \x01(\tR\x06digest\"t\n" +
 	"\x17CreateHoneytokenRequest\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\x12+\n" +
