@@ -105,7 +105,7 @@ type follower struct {
 func follow(t *testing.T, d *disk) *follower {
 	t.Helper()
 	f := &follower{t: t, store: newMemoryStore(1, 3), disk: d, logged: new(logBuffer)}
-	f.Segments = newSegments(t.TempDir(), f.store, f.logged.logger())
+	f.Segments = newSegments(t.TempDir(), f.store, SegmentOptions{}, f.logged.logger())
 	f.openFile = d.open
 	if err := f.start(ctx); err != nil {
 		t.Fatal(err)

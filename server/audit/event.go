@@ -71,6 +71,9 @@ const (
 	ActionReindex    = "reindex"     // the index was moved to the active index or subject key
 	ActionSweep      = "sweep"       // what had expired was shredded and removed
 
+	// ActionPrune says that events are about to be pruned from the segments.
+	ActionPrune = "prune-audit"
+
 	// ActionReloadPolicy says that the policy file has changed, and whether it was put
 	// to work or refused.
 	ActionReloadPolicy = "reload-policy"
@@ -209,6 +212,13 @@ type Event struct {
 	// or "allow RULE FULL". It is empty if there is none, or it decides the same.
 	Shadow string `json:"shadow"`
 
+	// PrunedFirst and PrunedLast are the first and the last of the events that an
+	// ActionPrune removes from the segments, or would, and PrunedHash the hash of the
+	// last, in hexadecimal. They are 0 and empty if it removes none.
+	PrunedFirst uint64 `json:"pruned_first"`
+	PrunedLast  uint64 `json:"pruned_last"`
+	PrunedHash  string `json:"pruned_hash"`
+
 	// Alerts are what somebody should hear of at once: each of the Alert constants
 	// that is true of the call, once.
 	Alerts []string `json:"alerts"`
@@ -346,6 +356,14 @@ func (e *Event) Body() []byte {
 			b = append(append(append(b, `,"`...), f.name...), `":`...)
 			b = appendString(b, f.value)
 		}
+	}
+	if e.PrunedLast > 0 {
+		b = append(b, `,"pruned_first":`...)
+		b = strconv.AppendUint(b, e.PrunedFirst, 10)
+		b = append(b, `,"pruned_last":`...)
+		b = strconv.AppendUint(b, e.PrunedLast, 10)
+		b = append(b, `,"pruned_hash":`...)
+		b = appendString(b, e.PrunedHash)
 	}
 	b = appendStrings(b, `,"alerts":[`, e.Alerts)
 	for i, item := range e.Items {

@@ -188,7 +188,7 @@ func TestDamagedEntriesAreNotWritten(t *testing.T) {
 			want := slicesJoin(lines(store.text())[:good]...)
 			damage(&store.entries[3])
 			dir := t.TempDir()
-			_, err := OpenSegments(ctx, dir, store, new(logBuffer).logger())
+			_, err := OpenSegments(ctx, dir, store, SegmentOptions{}, new(logBuffer).logger())
 			if !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprint("event ", good+1)) {
 				t.Errorf("error %v", err)
 			}
@@ -200,7 +200,7 @@ func TestDamagedEntriesAreNotWritten(t *testing.T) {
 		want := slicesJoin(lines(store.text())[:5]...)
 		store.entries[5].Body = []byte(`{"a":}`)
 		dir := t.TempDir()
-		if _, err := OpenSegments(ctx, dir, store, new(logBuffer).logger()); !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), "event 6") {
+		if _, err := OpenSegments(ctx, dir, store, SegmentOptions{}, new(logBuffer).logger()); !errors.Is(err, tokenizer.ErrDamaged) || !strings.Contains(err.Error(), "event 6") {
 			t.Errorf("error %v", err)
 		}
 		wantText(t, dir, want)
@@ -237,7 +237,7 @@ func TestAFileThatIsLostIsBegunAnew(t *testing.T) {
 
 func TestOpenOnAFullDisk(t *testing.T) {
 	store := newMemoryStore(1, 3)
-	s := newSegments(t.TempDir(), store, new(logBuffer).logger())
+	s := newSegments(t.TempDir(), store, SegmentOptions{}, new(logBuffer).logger())
 	s.openFile = (&disk{failAt: 1, fails: 1000}).open
 	if err := s.start(ctx); !errors.Is(err, syscall.ENOSPC) || s.file != nil {
 		t.Errorf("error %v", err)
@@ -247,7 +247,7 @@ func TestOpenOnAFullDisk(t *testing.T) {
 func TestOpenCanBeInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := OpenSegments(ctx, t.TempDir(), newMemoryStore(1, 3), new(logBuffer).logger()); !errors.Is(err, context.Canceled) {
+	if _, err := OpenSegments(ctx, t.TempDir(), newMemoryStore(1, 3), SegmentOptions{}, new(logBuffer).logger()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -22,22 +23,61 @@ const remedy = "move the directory away and start again: it is rebuilt from the 
 // open opens the last segment, cuts off what a crash left behind its last whole
 // line and makes sure that this line is the store's.
 func (s *Segments) open(ctx context.Context) error {
-	seg, err := lastSegment(s.dir)
+	seg, err := s.lastSegment(ctx)
 	if err != nil {
-		return fmt.Errorf("audit: %w", err)
+		return err
 	}
-	path := seg.path(s.dir)
-	f, err := s.openFile(path)
+	return s.enter(ctx, seg)
+}
+
+// lastSegment returns the segment to which the log is appended, which is the first if
+// there is none yet. The directory is made if it doesn't exist.
+func (s *Segments) lastSegment(ctx context.Context) (segment, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return segment{}, fmt.Errorf("audit: %w", err)
+	}
+	segments, err := listSegments(s.dir)
+	if err != nil {
+		return segment{}, fmt.Errorf("audit: %w", err)
+	}
+	if len(segments) == 0 {
+		return plainSegment(1), nil
+	}
+	last := segments[len(segments)-1]
+	if !last.packed() {
+		return last, nil
+	}
+	// The one behind it was deleted: the last is packed only once the next has begun.
+	end, err := packedEnd(s.dir, last)
+	if err == nil {
+		_, err = s.headOf(ctx, end)
+	}
+	if err != nil {
+		return segment{}, fmt.Errorf("%s: %w", s.dir, err)
+	}
+	return plainSegment(end.last + 1), nil
+}
+
+// enter has the log go on in a segment, which is made if it doesn't exist.
+func (s *Segments) enter(ctx context.Context, seg segment) error {
+	f, err := s.openFile(seg.path(s.dir))
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
 	end, err := s.settle(ctx, f, seg)
+	if err == nil && end.offset == 0 {
+		err = s.files.SyncDir(s.dir)
+	}
 	if err != nil {
 		_ = f.Close()
 		return fmt.Errorf("%s: %w", s.dir, err)
 	}
-	s.file, s.segment = f, seg
+	if s.file != nil {
+		_ = s.file.Close()
+	}
+	s.file, s.segment, s.first = f, seg, firstTime(f, end)
 	s.written, s.synced, s.dirty = end, end, false
+	s.current.Store(seg.first)
 	return nil
 }
 
@@ -120,6 +160,9 @@ func (s *Segments) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if len(entries) > 0 && s.full(s.written) {
+		return true, s.rotate(ctx)
+	}
 	if err := s.write(entries, s.limit); err != nil {
 		return false, err
 	}
@@ -128,7 +171,7 @@ func (s *Segments) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	more = len(entries) > s.limit
+	more = len(entries) > 0 && s.written.last < entries[len(entries)-1].Sequence
 	s.adapt(entries)
 	return more, nil
 }
@@ -147,14 +190,17 @@ func (s *Segments) adapt(entries []tokenizer.Entry) {
 	}
 }
 
-// write writes entries, up to a number of them. If one of them doesn't follow from the
-// one before it, or isn't what the next is chained to, those before it are written all
-// the same.
+// write writes entries, up to a number of them and as long as the segment isn't full. If
+// one of them doesn't follow from the one before it, or isn't what the next is chained
+// to, those before it are written all the same.
 func (s *Segments) write(entries []tokenizer.Entry, most int) error {
 	log := s.store.LogID()
 	end := s.written
 	s.buf = s.buf[:0]
 	for i, e := range entries[:min(most, len(entries))] {
+		if s.full(end) {
+			break
+		}
 		hash := e.Hash()
 		var damage string
 		switch next := i + 1; {
@@ -197,6 +243,9 @@ func (s *Segments) writeLines(end mark) error {
 		s.dirty = true
 		_ = s.rollback() // if it fails, it is tried again before the next write
 		return fmt.Errorf("audit: %w", err)
+	}
+	if s.written.offset == 0 {
+		s.first = time.Now()
 	}
 	s.written = end
 	return nil

@@ -72,35 +72,46 @@ func appendLine(dst []byte, log tokenizer.LogID, e tokenizer.Entry, hash tokeniz
 //
 // Errors: ErrTorn if the line feed is missing, else ErrBroken.
 func ParseLine(line []byte) (tokenizer.LogID, tokenizer.Entry, error) {
-	var log tokenizer.LogID
-	var e tokenizer.Entry
-	var hash tokenizer.Hash
+	l, err := parseForm(line)
+	if err == nil && !validBody(l.Body) {
+		err = errForm
+	}
+	if err == nil && l.Entry.Hash() != l.Hash {
+		err = fmt.Errorf("%w: event %d doesn't have the hash that its line says", ErrBroken, l.Sequence)
+	}
+	if err != nil {
+		return tokenizer.LogID{}, tokenizer.Entry{}, err
+	}
+	return l.Log, l.Entry, nil
+}
+
+// parseForm is ParseLine without a look at the hash, and at the body no more than that it
+// is where it should be.
+func parseForm(line []byte) (Line, error) {
+	var l Line
 	if len(line) == 0 || line[len(line)-1] != '\n' {
-		return log, e, ErrTorn
+		return Line{}, ErrTorn
 	}
-	rest, ok := cutHex(log[:], line, lineLog)
+	rest, ok := cutHex(l.Log[:], line, lineLog)
 	if ok {
-		e.Sequence, rest, ok = cutNumber(rest, lineSeq)
-	}
-	if ok {
-		rest, ok = cutHex(e.Prev[:], rest, linePrev)
+		l.Sequence, rest, ok = cutNumber(rest, lineSeq)
 	}
 	if ok {
-		rest, ok = cutHex(hash[:], rest, lineHash)
+		rest, ok = cutHex(l.Prev[:], rest, linePrev)
+	}
+	if ok {
+		rest, ok = cutHex(l.Hash[:], rest, lineHash)
 	}
 	if ok {
 		rest, ok = bytes.CutPrefix(rest, []byte(lineEvent))
 	}
 	if ok {
-		e.Body, ok = bytes.CutSuffix(rest, []byte(lineEnd))
+		l.Body, ok = bytes.CutSuffix(rest, []byte(lineEnd))
 	}
-	if !ok || !validBody(e.Body) {
-		return tokenizer.LogID{}, tokenizer.Entry{}, errForm
+	if !ok {
+		return Line{}, errForm
 	}
-	if e.Hash() != hash {
-		return tokenizer.LogID{}, tokenizer.Entry{}, fmt.Errorf("%w: event %d doesn't have the hash that its line says", ErrBroken, e.Sequence)
-	}
-	return log, e, nil
+	return l, nil
 }
 
 // cutHex fills dst from the lower-case hexadecimal digits that follow the

@@ -6,17 +6,16 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"time"
 )
 
 // lineTime is what the body of every event begins with; its time follows.
 const lineTime = `{"v":1,"time":"`
 
-// Read goes through the events in the segments of a directory that came in from a time
-// on and before another, in the order of the log. A zero time is no bound. Each is as
-// Event.Body has written it, and good until the next is asked for. What is in memory
-// doesn't grow with the log.
+// Read goes through the events in the segments of a directory, plain and packed, that
+// came in from a time on and before another, in the order of the log. A zero time is no
+// bound. Each is as Event.Body has written it, and good until the next is asked for. What
+// is in memory doesn't grow with the log.
 //
 // That each line has the form of one is all that is checked; Verify checks the log. An
 // unfinished line at the very end is left out: it may be being written. An error ends
@@ -40,13 +39,12 @@ func Read(dir string, from, until time.Time) iter.Seq2[[]byte, error] {
 // readSegment goes through the events of a segment. It returns false if that was the
 // end of it.
 func readSegment(s segment, dir string, within period, last bool, yield func([]byte, error) bool) bool {
-	f, err := os.Open(s.path(dir))
+	lines, s, err := openLines(dir, s, s.first)
 	if err != nil {
 		yield(nil, err)
 		return false
 	}
-	defer f.Close()
-	lines := newLineReader(f)
+	defer lines.Close()
 	for number := 1; ; number++ {
 		line, err := lines.next()
 		if err == io.EOF {

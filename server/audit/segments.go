@@ -32,12 +32,18 @@ type Segments struct {
 	dir      string
 	store    tokenizer.Store
 	log      *slog.Logger
+	options  SegmentOptions
 	openFile func(path string) (file, error)
+	files    fileSystem
 	woken    chan struct{}
+	closed   chan struct{} // that there is a segment to pack
+	current  atomic.Uint64 // the number of the first event of the segment that is written
+	closing  sync.Mutex    // held by who works on segments that are closed
 
 	work    sync.Mutex // held by who writes: OpenSegments, Run, Close
 	file    file       // nil before it is opened and after Close
 	segment segment
+	first   time.Time // when the first event of the segment was written; with an offset of 0, nothing
 	written mark      // the end of the last whole line
 	synced  mark      // of what is on disk for sure
 	dirty   bool      // whether there may be something behind written
@@ -52,6 +58,30 @@ type Segments struct {
 	failed error // why the latest write failed; nil if it didn't
 }
 
+// SegmentOptions say how a log is cut into segments. Fields that are zero stand for the
+// default.
+type SegmentOptions struct {
+	Size  int64         // bytes beyond which another segment is begun; default 256 MiB
+	Age   time.Duration // of its first event, after which another is begun; default 24 h
+	Plain bool          // whether closed segments are left as they are, and not packed
+
+	// Retention is for how long events stay that are to be pruned; default 400 days.
+	Retention time.Duration
+}
+
+func (o SegmentOptions) withDefaults() SegmentOptions {
+	if o.Size == 0 {
+		o.Size = 256 << 20
+	}
+	if o.Age == 0 {
+		o.Age = 24 * time.Hour
+	}
+	if o.Retention == 0 {
+		o.Retention = 400 * 24 * time.Hour
+	}
+	return o
+}
+
 // OpenSegments opens the segments in a directory, which is made if it doesn't
 // exist (mode 0700, files 0600), and brings them up to date with the store.
 // What a crash left of the last lines is cut off, with a warning, and written
@@ -63,18 +93,18 @@ type Segments struct {
 // Errors: ErrMismatch if the segments can't be those of the store, ErrBroken if
 // the last lines were changed, that of the store, that of ctx, or that of the
 // file system.
-func OpenSegments(ctx context.Context, dir string, store tokenizer.Store, log *slog.Logger) (*Segments, error) {
-	s := newSegments(dir, store, log)
+func OpenSegments(ctx context.Context, dir string, store tokenizer.Store, options SegmentOptions, log *slog.Logger) (*Segments, error) {
+	s := newSegments(dir, store, options, log)
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func newSegments(dir string, store tokenizer.Store, log *slog.Logger) *Segments {
+func newSegments(dir string, store tokenizer.Store, options SegmentOptions, log *slog.Logger) *Segments {
 	return &Segments{
-		dir: dir, store: store, log: log, openFile: openFile,
-		woken: make(chan struct{}, 1), limit: 1, began: time.Now(),
+		dir: dir, store: store, log: log, options: options.withDefaults(), openFile: openFile, files: osFiles{},
+		woken: make(chan struct{}, 1), closed: make(chan struct{}, 1), limit: 1, began: time.Now(),
 	}
 }
 
@@ -85,6 +115,9 @@ func (s *Segments) start(ctx context.Context) error {
 	err := s.open(ctx)
 	if err == nil {
 		err = s.complete(ctx)
+	}
+	if err == nil {
+		err = s.tellGaps()
 	}
 	if err != nil && s.file != nil {
 		_ = s.file.Close()
@@ -121,7 +154,14 @@ func (s *Segments) complete(ctx context.Context) error {
 // A write that fails is tried again until it works, at first after a tenth of
 // a second, later every five. A half line is never left standing before
 // another.
+//
+// Meanwhile segments that are closed are packed, without holding it up.
 func (s *Segments) Run(ctx context.Context) error {
+	var packing sync.WaitGroup
+	defer packing.Wait()
+	if !s.options.Plain {
+		packing.Go(func() { s.packClosed(ctx) })
+	}
 	var retry time.Duration
 	for ctx.Err() == nil {
 		err := s.pass(ctx)

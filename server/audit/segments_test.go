@@ -32,7 +32,7 @@ func openStore(t *testing.T) *boltstore.Store {
 func openDir(t *testing.T, dir string, store tokenizer.Store) (*Segments, *logBuffer) {
 	t.Helper()
 	var logged logBuffer
-	s, err := OpenSegments(ctx, dir, store, logged.logger())
+	s, err := OpenSegments(ctx, dir, store, SegmentOptions{}, logged.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestOpenGoesOnInTheLastSegment(t *testing.T) {
 	}
 	dir := t.TempDir()
 	writeSegment(t, dir, 10, nil)
-	if _, err := OpenSegments(ctx, dir, store, new(logBuffer).logger()); !errors.Is(err, ErrMismatch) {
+	if _, err := OpenSegments(ctx, dir, store, SegmentOptions{}, new(logBuffer).logger()); !errors.Is(err, ErrMismatch) {
 		t.Errorf("error %v, want ErrMismatch", err)
 	}
 }
@@ -188,7 +188,7 @@ func TestOpenNeedsADirectory(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenSegments(ctx, path, newMemoryStore(1, 0), new(logBuffer).logger()); err == nil {
+	if _, err := OpenSegments(ctx, path, newMemoryStore(1, 0), SegmentOptions{}, new(logBuffer).logger()); err == nil {
 		t.Error("a file was taken for a directory")
 	}
 }
@@ -223,7 +223,7 @@ func BenchmarkRebuild(b *testing.B) {
 		if written++; written%len(store.entries) != 1 {
 			continue
 		}
-		s, err := OpenSegments(ctx, b.TempDir(), store, new(logBuffer).logger())
+		s, err := OpenSegments(ctx, b.TempDir(), store, SegmentOptions{}, new(logBuffer).logger())
 		if err != nil {
 			b.Fatal(err)
 		}

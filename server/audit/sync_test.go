@@ -39,7 +39,7 @@ func TestFirstSyncMayFail(t *testing.T) {
 	for _, failures := range []int{1, 2} {
 		dir := t.TempDir()
 		writeSegment(t, dir, 1, store.text())
-		s := newSegments(dir, store, new(logBuffer).logger())
+		s := newSegments(dir, store, SegmentOptions{}, new(logBuffer).logger())
 		s.openFile = (&disk{noSync: failures}).open
 		for s.start(ctx) != nil {
 			failures--

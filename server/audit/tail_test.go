@@ -99,7 +99,7 @@ func TestOpenRefuses(t *testing.T) {
 			dir := t.TempDir()
 			writeSegment(t, dir, 1, row.text)
 			var logged logBuffer
-			s, err := OpenSegments(ctx, dir, store, logged.logger())
+			s, err := OpenSegments(ctx, dir, store, SegmentOptions{}, logged.logger())
 			if s != nil || !errors.Is(err, row.is) || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error %v, want %s", err, row.want)
 			}

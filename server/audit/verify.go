@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -14,10 +12,11 @@ import (
 // Summary tells of a log that was verified.
 type Summary struct {
 	Log    tokenizer.LogID
-	First  uint64         // number of the first event
+	First  uint64         // number of the first event that is there
 	Last   uint64         // number of the last event
 	Head   tokenizer.Hash // hash of the last event
-	Events uint64
+	Events uint64         // that are there
+	Pruned uint64         // events that were pruned
 }
 
 // Verify reads a whole log, from its first event on, and checks each line: that
@@ -34,48 +33,57 @@ type Summary struct {
 // tells of the lines before.
 func Verify(name string, r io.Reader) (Summary, error) {
 	var c chain
-	err := c.read(name, r)
+	err := c.read(name, newLineReader(r))
 	return c.Summary, err
 }
 
-// VerifyDir verifies the log in the segments of a directory, as Verify does.
-// Files that don't have the name of a segment are not looked at.
+// VerifyDir verifies the log in the segments of a directory, plain and packed, as Verify
+// does. Files that don't have the name of a segment are not looked at, but for PrunedFile:
+// where events were pruned, the chain goes on with what is left of them there, and the
+// event of the prune must say the same, unless it was pruned too.
 func VerifyDir(dir string) (Summary, error) {
 	var c chain
 	segments, err := listSegments(dir)
 	if err != nil {
 		return c.Summary, err
 	}
-	for i, segment := range segments {
-		if want := c.Last + 1; segment.first != want {
-			return c.Summary, fmt.Errorf("%w: %s: begins with event %d, not %d", ErrBroken, segment.name, segment.first, want)
+	if c.pruned, err = ReadPruned(dir); err != nil {
+		return c.Summary, err
+	}
+	for i, seg := range segments {
+		if err := c.skip(seg); err != nil {
+			return c.Summary, err
 		}
-		err := c.readFile(filepath.Join(dir, segment.name))
+		err := c.readSegment(dir, seg)
 		if errors.Is(err, ErrTorn) && i < len(segments)-1 {
-			err = fmt.Errorf("%w: %s: the last line is unfinished, though another segment follows", ErrBroken, segment.name)
+			err = fmt.Errorf("%w: %s: the last line is unfinished, though another segment follows", ErrBroken, seg.name)
 		}
 		if err != nil {
 			return c.Summary, err
 		}
 	}
-	return c.Summary, nil
+	return c.Summary, c.proven()
 }
 
 // chain is a log that is being verified.
-type chain struct{ Summary }
-
-func (c *chain) readFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return c.read(filepath.Base(path), f)
+type chain struct {
+	Summary
+	pruned []Pruned // what was removed
+	holes  []Pruned // those of them that the chain went over
+	events map[uint64]PruneClaim
 }
 
-// read goes on with the lines of r.
-func (c *chain) read(name string, r io.Reader) error {
-	lines := newLineReader(r)
+func (c *chain) readSegment(dir string, seg segment) error {
+	lines, seg, err := openLines(dir, seg, seg.first)
+	if err != nil {
+		return fmt.Errorf("%s: %w", seg.name, err)
+	}
+	defer lines.Close()
+	return c.read(seg.name, lines)
+}
+
+// read goes on with lines.
+func (c *chain) read(name string, lines interface{ next() ([]byte, error) }) error {
 	for number := 1; ; number++ {
 		line, err := lines.next()
 		if err == io.EOF {
@@ -97,9 +105,14 @@ func (c *chain) add(line []byte) error {
 		return err
 	}
 	prev := c.Head
-	if c.Events == 0 {
-		c.Log, c.First = log, 1
-		prev = tokenizer.Genesis(log)
+	if c.First == 0 {
+		c.Log, c.First = log, e.Sequence
+		if c.Last == 0 {
+			prev = tokenizer.Genesis(log)
+		}
+		if err := c.genesis(log); err != nil {
+			return err
+		}
 	}
 	switch {
 	case log != c.Log:
@@ -111,7 +124,7 @@ func (c *chain) add(line []byte) error {
 	}
 	c.Last, c.Head = e.Sequence, e.Hash()
 	c.Events++
-	return nil
+	return c.notePrune(e)
 }
 
 // errTooLong says that something is too long to be a line.

@@ -84,11 +84,13 @@ const rootKey = "root.key"
 
 // Options change what an instance is made of.
 type Options struct {
+	Segments        audit.SegmentOptions
 	Policy          string              // instead of Policy
 	Shadow          *server.Shadow      // beside it
 	Profiles        []tokenizer.Profile // instead of Profiles
 	AllowCommonName bool
 	Limits          server.Limits
+	Segments        audit.SegmentOptions
 
 	// Authority is that of all certificates; a new one if nil.
 	Authority *Authority
@@ -176,7 +178,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 	if o.Wrap != nil {
 		seen = o.Wrap(store)
 	}
-	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, logger))(t)
+	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, o.Segments, logger))(t)
 	log := audit.NewLog(seen, segments)
 	rules := policy.NewLive(must(policy.Parse("policy.yaml", []byte(o.Policy), server.Vocabulary(o.Profiles)))(t))
 	in.Policy = rules

@@ -111,11 +111,6 @@ type Bolt struct {
 	Directory string `yaml:"directory"` // made if it doesn't exist
 }
 
-// Audit says where the readable audit log goes.
-type Audit struct {
-	Directory string `yaml:"directory"` // made if it doesn't exist
-}
-
 // Metrics says where metrics are served, over plain HTTP.
 type Metrics struct {
 	Listen string `yaml:"listen"` // host:port; none if empty
@@ -191,7 +186,7 @@ func (c *Config) check(doc document) error {
 			fault("crl has an empty path, or one twice", "server", "tls", "crl")
 		}
 	}
-	require(c.Audit.Directory, "audit", "directory")
+	c.Audit.check(fault, require)
 	require(c.Policy, "policy")
 	if c.Store.Bolt == nil {
 		fault("store.bolt is required: it is the one kind of store", "store", "bolt")

@@ -187,6 +187,10 @@ func TestFaults(t *testing.T) {
 		{"lease too short", "local: {root_key: root.key}", "local: {root_key: root.key}\n  lease: 1ms", []string{":10:3: lease must be from 100ms to 1h"}},
 		{"offline below zero", "local: {root_key: root.key}", "local: {root_key: root.key}\n  max_offline: -1s", []string{":10:3: max_offline must be from 0"}},
 		{"reseal rate", "local: {root_key: root.key}", "local: {root_key: root.key}\n  reseal_rate: -1", []string{":10:3: reseal_rate must be from 0"}},
+		{"segments too small", "{directory: audit}", "{directory: audit, segment_size: 1000}", []string{":10:28: segment_size must be from 1048576 to"}},
+		{"segments too short", "{directory: audit}", "{directory: audit, segment_age: 1s}", []string{":10:28: segment_age must be from 1m to"}},
+		{"audit kept too short", "{directory: audit}", "{directory: audit, retention: 8759h}", []string{":10:28: retention is less than a year"}},
+		{"audit kept for nothing", "{directory: audit}", "{directory: audit, retention: 1m, retention_below_a_year: true}", []string{":10:28: retention must be from 1h"}},
 		{"rotation of no class", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {dat: {age: 1h}}", []string{`:10:14: "dat" is none of [data token index subject audit fpe]`}},
 		{"rotation by uses of a token key", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {token: {uses: 5}}", []string{":10:22: uses are counted for data keys only"}},
 		{"too many uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 4294967296}}", []string{":10:21: uses must be from 1048576 to 4278190080"}},
@@ -259,6 +263,22 @@ func TestFilesThatAreNoConfiguration(t *testing.T) {
 	for name, path := range map[string]string{"missing": filepath.Join(dir, "none"), "a directory": dir, "too big": big} {
 		if _, err := Load(path); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAuditOptions(t *testing.T) {
+	for text, want := range map[string]audit.SegmentOptions{
+		"{directory: audit}": {},
+		"{directory: audit, segment_size: 1048576, segment_age: 1h, compress: false, retention: 8760h}": {Size: 1 << 20, Age: time.Hour, Plain: true, Retention: year},
+		"{directory: audit, compress: true, retention: 720h, retention_below_a_year: true}":             {Retention: 720 * time.Hour},
+	} {
+		c, err := load(t, strings.Replace(good, "{directory: audit}", text, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Audit.Options(); got != want {
+			t.Errorf("%s: %+v, want %+v", text, got, want)
 		}
 	}
 }

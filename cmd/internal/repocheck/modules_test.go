@@ -19,6 +19,7 @@ var allowedModules = map[string]string{
 	"github.com/google/cel-go":                        "the expressions of policy rules",
 	"github.com/spf13/cobra":                          "the command line",
 	"filippo.io/age":                                  "exports are encrypted to a recipient",
+	"github.com/klauspost/compress":                   "zstd: closed segments of the audit log are compressed",
 	"golang.org/x/crypto":                             "Argon2id for the passphrase of a root key file",
 	"golang.org/x/net":                                "idna: the domains of e-mail addresses",
 	"golang.org/x/sync":                               "errgroup, singleflight, and how far a stream is read ahead",

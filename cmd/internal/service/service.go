@@ -158,7 +158,7 @@ func run(ctx context.Context, o Options) (err error) {
 		o.Log.Info("the journal had what the file of the store hasn't", "frames", r.Frames, "last", r.Last)
 	}
 	f.store = store
-	if f.segments, err = audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Log); err != nil {
+	if f.segments, err = audit.OpenSegments(ctx, o.Config.Audit.Directory, store, o.Config.Audit.Options(), o.Log); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.segments.Close()) }()
