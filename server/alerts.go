@@ -54,6 +54,7 @@ func (s *Server) commitEvent(c *call) error {
 		c.event.Alerts = before
 		return err
 	}
+	c.sequence = outcome.Sequence
 	if thief {
 		s.suspended.set(c.event.Caller, true)
 		s.log.Warn("a caller is suspended: it used a honeytoken", "caller", c.event.Caller, "request_id", c.event.RequestID)

@@ -30,6 +30,7 @@ type call struct {
 	event     audit.Event
 	unit      tokenizer.Unit
 	committed bool
+	sequence  uint64 // of the event, once it is committed
 
 	// items are those of its deeds, until the event takes them over.
 	items []audit.Item

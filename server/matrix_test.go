@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server"
@@ -102,6 +103,13 @@ var matrix = map[string]struct {
 		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
 			_, err := coatcheckv1.NewApprovalServiceClient(conn).RevokeApproval(ctx, &coatcheckv1.RevokeApprovalRequest{Id: "x"})
 			return policyOnly(err)
+		},
+	},
+	coatcheckv1.AuditService_Prune_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewAuditServiceClient(conn).Prune(ctx, &coatcheckv1.PruneRequest{Before: timestamppb.New(time.Unix(0, 0))})
+			return err
 		},
 	},
 	coatcheckv1.PolicyService_GetPolicy_FullMethodName: {

@@ -196,6 +196,7 @@ func New(cfg Config) (*Server, error) {
 	coatcheckv1.RegisterHoneytokenServiceServer(services, &honeytokens{tokens: after})
 	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
 	coatcheckv1.RegisterApprovalServiceServer(services, &approvalService{tokenization: service, approvals: s.approvals})
+	coatcheckv1.RegisterAuditServiceServer(services, &auditService{segments: cfg.Segments, server: s})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)

@@ -55,6 +55,7 @@ var (
 	errCorrelation   = errors.New("server: correlation id too long")
 	errPageSize      = errors.New("server: page size out of range")
 	errUpdateMask    = errors.New("server: update mask names what can't be changed, or nothing")
+	errBefore        = errors.New("server: no time before which")
 	errRecipient     = errors.New("server: not an age recipient")
 
 	errApprovalRequired   = errors.New("server: nobody has approved")
@@ -72,6 +73,7 @@ var (
 
 	errRevealAmbiguous   = errors.New("server: several parts are granted")
 	errSuspended         = errors.New("server: the caller is suspended")
+	errSegmentDamaged    = errors.New("server: a segment of the audit log is damaged")
 	errOwnSuspension     = errors.New("server: a caller suspends itself")
 	errNotSuspended      = errors.New("server: the caller is not suspended")
 	errDeniedByRule      = errors.New("server: a rule denies it")
@@ -122,6 +124,7 @@ var refusals = []refusal{
 	{err: errPageSize, code: codes.InvalidArgument, reason: "INVALID_PAGE_SIZE", field: "page_size", message: "must not be negative"},
 	{err: errUpdateMask, code: codes.InvalidArgument, reason: "INVALID_UPDATE_MASK", field: "update_mask", message: "names metadata, ttl or both"},
 	{err: errRecipient, code: codes.InvalidArgument, reason: "INVALID_RECIPIENT", field: "recipient", message: "not an age recipient: age1 and 58 more characters"},
+	{err: errBefore, code: codes.InvalidArgument, reason: "INVALID_TIME", field: "before", message: "a time is required"},
 	{err: errPurposeRequired, code: codes.InvalidArgument, reason: "PURPOSE_REQUIRED", field: "purpose", message: "a purpose is required"},
 	{err: errInvalidPurpose, code: codes.InvalidArgument, reason: "INVALID_PURPOSE", field: "purpose", message: "a purpose is of the form [a-z][a-z0-9-]{0,30}"},
 	{err: errInvalidReveal, code: codes.InvalidArgument, reason: "INVALID_REVEAL", field: "reveal", message: "unknown reveal level"},
@@ -158,6 +161,8 @@ var refusals = []refusal{
 	{err: errApprovalNotFound, code: codes.NotFound, reason: "APPROVAL_NOT_FOUND", message: "no such approval, or no more"},
 	{err: errApprovalNotPending, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_PENDING", message: "the request has been decided on, was withdrawn, or has expired"},
 	{err: errApprovalNotInForce, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_IN_FORCE", message: "it is not granted, or over"},
+
+	{err: audit.ErrRetention, code: codes.FailedPrecondition, reason: "WITHIN_RETENTION", message: "events of that time have to be kept: audit.retention of the configuration says how long"},
 
 	{err: errKeyNotFound, code: codes.NotFound, reason: "KEY_NOT_FOUND", message: "no such key version, or no more"},
 
@@ -209,11 +214,13 @@ var refusals = []refusal{
 
 	{err: errDraining, code: codes.Unavailable, reason: "SHUTTING_DOWN", message: "the server is shutting down"},
 	{err: errAuditUnavailable, code: codes.Unavailable, reason: "AUDIT_UNAVAILABLE", message: "the call can't be recorded now"},
+	{err: audit.ErrSegments, code: codes.Unavailable, reason: "SEGMENTS_UNAVAILABLE", message: "the segments of the audit log can't be read or changed now"},
 	{err: keystore.ErrSealed, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys are sealed until they can be reached again"},
 	{err: keystore.ErrDenied, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
 	{err: keystore.ErrUnavailable, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
 	{err: tokenizer.ErrUnavailable, code: codes.Unavailable, reason: "STORE_UNAVAILABLE", message: "the store can't be reached now"},
 
+	{err: errSegmentDamaged, code: codes.DataLoss, reason: "AUDIT_DAMAGED", message: "a segment of the audit log is not what was written"},
 	{err: tokenizer.ErrDamaged, code: codes.DataLoss, reason: "RECORD_DAMAGED", message: "what is stored is not what was written"},
 	{err: keystore.ErrDamaged, code: codes.DataLoss, reason: "KEYS_DAMAGED", message: "the stored keys are not what was written"},
 	{err: keystore.ErrUnwrap, code: codes.DataLoss, reason: "KEYS_DAMAGED", message: "the stored keys don't open under the root key"},

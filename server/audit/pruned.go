@@ -69,13 +69,14 @@ func parseHash(digits string) (tokenizer.Hash, bool) {
 	return h, err == nil && copy(h[:], b) == len(h) && len(b) == len(h)
 }
 
-// PruneClaim is what an event says of the events that a prune removes.
-type PruneClaim struct {
+// pruneClaim is what an event says of the events that a prune removes.
+type pruneClaim struct {
 	Action string `json:"action"`
 	Code   string `json:"code"`
 	First  uint64 `json:"pruned_first"`
 	Last   uint64 `json:"pruned_last"`
 	Hash   string `json:"pruned_hash"` // of the last
+	Only   bool   `json:"validate_only"`
 }
 
 // skip has the chain go on at a segment, over what was pruned before it.
@@ -120,13 +121,13 @@ func (c *chain) notePrune(e tokenizer.Entry) error {
 	if len(c.holes) == 0 || !bytes.Contains(e.Body, []byte(`"action":"`+ActionPrune+`"`)) {
 		return nil
 	}
-	var claim PruneClaim
+	var claim pruneClaim
 	if err := json.Unmarshal(e.Body, &claim); err != nil {
 		return fmt.Errorf("%w: event %d: %w", ErrBroken, e.Sequence, err)
 	}
-	if claim.Action == ActionPrune && claim.Code == "OK" && claim.Last > 0 {
+	if claim.Action == ActionPrune && claim.Code == "OK" && !claim.Only {
 		if c.events == nil {
-			c.events = make(map[uint64]PruneClaim)
+			c.events = make(map[uint64]pruneClaim)
 		}
 		c.events[e.Sequence] = claim
 	}
@@ -135,9 +136,12 @@ func (c *chain) notePrune(e tokenizer.Entry) error {
 
 // proven checks that the events of the prunes that the chain went over say the same.
 func (c *chain) proven() error {
+	gone := func(event uint64) bool { // it was pruned too
+		return slices.ContainsFunc(c.holes, func(p Pruned) bool { return p.First <= event && event <= p.Last })
+	}
 	for _, p := range c.holes {
-		if p.Event < c.First && p.Event > 0 {
-			continue // it was pruned too
+		if gone(p.Event) {
+			continue
 		}
 		claim, ok := c.events[p.Event]
 		if !ok || p.First < claim.First || p.Last > claim.Last || p.Last == claim.Last && p.Hash != claim.Hash {

@@ -35,11 +35,10 @@ type Reader struct {
 //
 // What the lines say of their hashes is taken as it is. Check changes that.
 func OpenReader(dir string, from uint64) (*Reader, error) {
-	pruned, err := ReadPruned(dir)
-	if err != nil {
+	if _, err := listSegments(dir); err != nil {
 		return nil, err
 	}
-	return &Reader{dir: dir, next: max(from, 1), pruned: pruned}, nil
+	return &Reader{dir: dir, next: max(from, 1)}, nil
 }
 
 // Check has each line checked, and that it is chained to the one before, as Verify does.
@@ -139,6 +138,9 @@ func (r *Reader) more() (bool, error) {
 func (r *Reader) open() error {
 	segments, err := listSegments(r.dir)
 	if err != nil {
+		return err
+	}
+	if r.pruned, err = ReadPruned(r.dir); err != nil {
 		return err
 	}
 	for { // over what was pruned

@@ -70,7 +70,7 @@ type chain struct {
 	Summary
 	pruned []Pruned // what was removed
 	holes  []Pruned // those of them that the chain went over
-	events map[uint64]PruneClaim
+	events map[uint64]pruneClaim
 }
 
 func (c *chain) readSegment(dir string, seg segment) error {

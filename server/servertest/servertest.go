@@ -67,7 +67,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit]
 `
 
 // Profiles are the profiles of an instance.
@@ -84,7 +84,6 @@ const rootKey = "root.key"
 
 // Options change what an instance is made of.
 type Options struct {
-	Segments        audit.SegmentOptions
 	Policy          string              // instead of Policy
 	Shadow          *server.Shadow      // beside it
 	Profiles        []tokenizer.Profile // instead of Profiles

@@ -50,7 +50,7 @@ func Run(ctx context.Context, args []string, env Env) int {
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(env), devCommand(env), checkConfigCommand(env), keygenCommand(env),
-		keysCommand(env), callersCommand(env), approvalsCommand(env), honeytokenCommand(env), policyCommand(env), tokenizeCommand(env), detokenizeCommand(env), exportCommand(env), importCommand(env),
+		keysCommand(env), callersCommand(env), approvalsCommand(env), auditCommand(env), honeytokenCommand(env), policyCommand(env), tokenizeCommand(env), detokenizeCommand(env), exportCommand(env), importCommand(env),
 		vaultSetupCommand(env), benchCommand(env), benchWireCommand(env), versionCommand(env))
 	markUsage(root)
 	err := root.ExecuteContext(ctx)

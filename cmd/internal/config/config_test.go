@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coatcheck/coatcheck/keystore"
+	"github.com/coatcheck/coatcheck/server/audit"
 )
 
 const good = `version: 1
@@ -187,10 +188,10 @@ func TestFaults(t *testing.T) {
 		{"lease too short", "local: {root_key: root.key}", "local: {root_key: root.key}\n  lease: 1ms", []string{":10:3: lease must be from 100ms to 1h"}},
 		{"offline below zero", "local: {root_key: root.key}", "local: {root_key: root.key}\n  max_offline: -1s", []string{":10:3: max_offline must be from 0"}},
 		{"reseal rate", "local: {root_key: root.key}", "local: {root_key: root.key}\n  reseal_rate: -1", []string{":10:3: reseal_rate must be from 0"}},
-		{"segments too small", "{directory: audit}", "{directory: audit, segment_size: 1000}", []string{":10:28: segment_size must be from 1048576 to"}},
-		{"segments too short", "{directory: audit}", "{directory: audit, segment_age: 1s}", []string{":10:28: segment_age must be from 1m to"}},
-		{"audit kept too short", "{directory: audit}", "{directory: audit, retention: 8759h}", []string{":10:28: retention is less than a year"}},
-		{"audit kept for nothing", "{directory: audit}", "{directory: audit, retention: 1m, retention_below_a_year: true}", []string{":10:28: retention must be from 1h"}},
+		{"segments too small", "{directory: audit}", "{directory: audit, segment_size: 1000}", []string{":10:27: segment_size must be from 1048576 to"}},
+		{"segments too short", "{directory: audit}", "{directory: audit, segment_age: 1s}", []string{":10:27: segment_age must be from 1m to"}},
+		{"audit kept too short", "{directory: audit}", "{directory: audit, retention: 8759h}", []string{":10:27: retention is less than a year"}},
+		{"audit kept for nothing", "{directory: audit}", "{directory: audit, retention: 1m, retention_below_a_year: true}", []string{":10:27: retention must be from 1h"}},
 		{"rotation of no class", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {dat: {age: 1h}}", []string{`:10:14: "dat" is none of [data token index subject audit fpe]`}},
 		{"rotation by uses of a token key", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {token: {uses: 5}}", []string{":10:22: uses are counted for data keys only"}},
 		{"too many uses", "local: {root_key: root.key}", "local: {root_key: root.key}\n  rotation: {data: {uses: 4294967296}}", []string{":10:21: uses must be from 1048576 to 4278190080"}},
