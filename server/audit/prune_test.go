@@ -57,7 +57,7 @@ func wantPruned(t *testing.T, dir string, store *memoryStore, pruned uint64) {
 	}
 	want := slicesJoin(lines(store.text())[pruned:]...)
 	for _, from := range []uint64{1, pruned, pruned + 1} {
-		if got := readAll(t, dir, from); !bytes.Equal(got, want) {
+		if got := readEntries(t, dir, from); !bytes.Equal(got, want) {
 			t.Errorf("from %d: %d bytes, want %d", from, len(got), len(want))
 		}
 	}

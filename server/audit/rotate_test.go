@@ -290,3 +290,22 @@ func TestTheLastSegmentMayBeDeleted(t *testing.T) {
 		wantLog(t, dir, store.text())
 	}
 }
+
+// Read reads what was packed too.
+func TestReadOfPackedSegments(t *testing.T) {
+	store, dir := newMemoryStore(1, 30), t.TempDir()
+	s, _ := openSmall(t, dir, store, smallSegments)
+	if err := s.packAll(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for body, err := range Read(dir, time.Time{}, time.Time{}) {
+		if err != nil || !bytes.Equal(body, store.entries[n].Body) {
+			t.Fatalf("event %d: %s, %v", n+1, body, err)
+		}
+		n++
+	}
+	if n != 30 {
+		t.Errorf("%d events", n)
+	}
+}
