@@ -99,14 +99,18 @@ type follower struct {
 	store  *memoryStore
 	disk   *disk
 	logged *logBuffer
-	stop   func() error // ends Run and returns its error
+
+	packing *faultyFiles // what names are changed by
+
+	stop func() error // ends Run and returns its error
 }
 
 func follow(t *testing.T, d *disk) *follower {
 	t.Helper()
 	f := &follower{t: t, store: newMemoryStore(1, 3), disk: d, logged: new(logBuffer)}
 	f.Segments = newSegments(t.TempDir(), f.store, SegmentOptions{}, f.logged.logger())
-	f.openFile = d.open
+	f.packing = new(faultyFiles)
+	f.openFile, f.files = d.open, f.packing
 	if err := f.start(ctx); err != nil {
 		t.Fatal(err)
 	}

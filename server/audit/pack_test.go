@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 // the process had ended there.
 type faultyFiles struct {
 	osFiles
+	mu     sync.Mutex
 	steps  int  // that have been tried
 	failAt int  // the first that fails; 0 for none
 	after  bool // whether it is done all the same
@@ -27,6 +29,8 @@ type faultyFiles struct {
 var errFile = errors.Join(errors.New("a fault"), syscall.ENOSPC)
 
 func (f *faultyFiles) step(do func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.steps++
 	if f.failAt == 0 || f.steps < f.failAt || f.once && f.steps > f.failAt {
 		return do()
@@ -35,6 +39,15 @@ func (f *faultyFiles) step(do func() error) error {
 		_ = do()
 	}
 	return errFile
+}
+
+// fail has the next step fail, and all after it, or no more.
+func (f *faultyFiles) fail(fail bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failAt = 0; fail {
+		f.failAt = f.steps + 1
+	}
 }
 
 func (f *faultyFiles) Create(path string) (n newFile, err error) {
@@ -204,30 +217,64 @@ func TestABrokenSegmentIsNotPacked(t *testing.T) {
 	}
 }
 
-// Run packs in the background. A disk that is full holds nothing up.
+// Run packs in the background. What fails there holds nothing up, and is tried again.
 func TestRunPacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := follow(t, &disk{})
 		f.work.Lock()
 		f.options.Size = 1200
 		f.work.Unlock()
-		f.closing.Lock()
-		f.files = &faultyFiles{failAt: 1 << 30}
-		f.closing.Unlock()
 		f.commit(20)
 		f.pass(time.Second)
 		wantPacked(t, f.Segments)
-		f.closing.Lock()
-		f.files.(*faultyFiles).failAt = 1
-		f.closing.Unlock()
-		f.commit(3) // fills no more than the segment that is there
-		f.closing.Lock()
-		f.files.(*faultyFiles).failAt = 0
-		f.closing.Unlock()
-		f.commit(8)
+		full := len(names(t, f.dir))
+		f.commit(3)
+		f.packing.fail(true)
+		f.commit(1)
+		f.packing.fail(false)
+		f.commit(20)
 		f.pass(2 * packRetry)
 		wantPacked(t, f.Segments)
+		if n := len(names(t, f.dir)); n < full+4 {
+			t.Errorf("%d segments, after %d", n, full)
+		}
 		wantLog(t, f.dir, f.store.text())
+		if err := errors.Join(f.Check(), f.stop()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// While the disk is full for what is packed, the log goes on.
+func TestPackingFailsAndTheLogGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, &disk{})
+		f.work.Lock()
+		f.options.Size = 1200
+		f.work.Unlock()
+		if err := os.Mkdir(plainSegment(1).pack().path(f.dir)+partSuffix, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(plainSegment(1).pack().path(f.dir)+partSuffix+"/x", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.commit(40)
+		f.pass(10 * packRetry)
+		if err := f.Check(); err != nil {
+			t.Error(err)
+		}
+		wantLog(t, f.dir, f.store.text())
+		if n := strings.Count(f.logged.String(), "can't be compressed"); n != 1 {
+			t.Errorf("told %d times: %s", n, f.logged)
+		}
+		if err := os.RemoveAll(plainSegment(1).pack().path(f.dir) + partSuffix); err != nil {
+			t.Fatal(err)
+		}
+		f.pass(2 * packRetry)
+		wantPacked(t, f.Segments)
+		if !strings.Contains(f.logged.String(), "are compressed again") {
+			t.Errorf("logged %s", f.logged)
+		}
 		if err := f.stop(); err != nil {
 			t.Error(err)
 		}

@@ -103,7 +103,6 @@ func TestSegmentsRotateBySize(t *testing.T) {
 func TestSegmentsRotateByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := follow(t, &disk{})
-		f.options.Plain = true
 		f.pass(23 * time.Hour)
 		f.commit(1)
 		f.pass(2 * time.Hour)
@@ -144,7 +143,9 @@ func TestAgeOfASegmentThatIsOpened(t *testing.T) {
 func TestRotationWaitsForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := follow(t, &disk{})
-		f.options.Size, f.options.Plain = 1200, true
+		f.work.Lock()
+		f.options.Size = 1200
+		f.work.Unlock()
 		f.commit(1)
 		f.disk.mu.Lock()
 		f.disk.noSync = 3
