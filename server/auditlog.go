@@ -42,7 +42,8 @@ func (s *auditService) Prune(ctx context.Context, req *coatcheckv1.PruneRequest)
 	if err := s.server.commit(c, nil); err != nil {
 		return nil, err
 	}
-	if err := s.segments.Prune(ctx, plan, c.sequence, c.event.Caller); err != nil {
+	// The event says that they go, so they do, whoever waits for it.
+	if err := s.segments.Prune(context.WithoutCancel(ctx), plan, c.sequence, c.event.Caller); err != nil {
 		s.server.log.Error("audit segments not pruned", "request_id", c.event.RequestID, "error", err)
 		return nil, damagedSegment(err)
 	}

@@ -261,6 +261,24 @@ func lastLine(dir string, seg segment) ([]byte, error) {
 	}
 }
 
+// linesSize returns how many bytes the lines of a segment have.
+func linesSize(dir string, seg segment) (int64, error) {
+	f, err := os.Open(seg.path(dir))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !seg.packed() {
+		return info.Size(), nil
+	}
+	x, err := readIndex(f, info.Size(), seg)
+	return x.plain, err
+}
+
 // endOf returns the last whole line.
 func endOf(lines segmentLines) ([]byte, error) {
 	var last []byte

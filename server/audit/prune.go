@@ -22,8 +22,13 @@ var ErrRetention = errors.New("audit: within the retention")
 // what that failed with.
 var ErrSegments = errors.New("audit: the segments can't be changed")
 
-// maxPruned is how many segments are pruned at once.
-const maxPruned = 32
+// maxPruned and maxPrunedBytes bound how many segments are pruned at once, by their
+// number and by the bytes of their lines, all of which are read: some seconds. One is
+// pruned however large it is.
+const (
+	maxPruned      = 32
+	maxPrunedBytes = 1 << 30
+)
 
 // Pruning is what is to be pruned: segments that follow each other.
 type Pruning struct {
@@ -51,6 +56,7 @@ func (s *Segments) PlanPrune(before time.Time) (Pruning, error) {
 		return Pruning{}, errors.Join(ErrSegments, err)
 	}
 	var p Pruning
+	var size int64
 	for _, seg := range segments {
 		if seg.first >= s.current.Load() {
 			return p, nil
@@ -66,7 +72,11 @@ func (s *Segments) PlanPrune(before time.Time) (Pruning, error) {
 		if !t.Before(before) {
 			return p, nil
 		}
-		if p.Segments == maxPruned {
+		n, err := linesSize(s.dir, seg)
+		if err != nil {
+			return Pruning{}, unread(err)
+		}
+		if size += n; p.Segments == maxPruned || p.Segments > 0 && size > maxPrunedBytes {
 			p.More = true
 			return p, nil
 		}

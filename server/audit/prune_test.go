@@ -124,6 +124,38 @@ func TestPruneInSteps(t *testing.T) {
 	wantPruned(t, s.dir, store, s.mustFirst(t)-1)
 }
 
+// However many events a segment has, a prune reads a bounded number of bytes.
+func TestPruneInStepsOfBytes(t *testing.T) {
+	s, _ := oldLog(t, 100)
+	segments, err := listSegments(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := linesSize(s.dir, segments[0]); err != nil || n < 1200 || n > 1600 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	// Sparse: nothing but its end is looked at.
+	second := segments[1]
+	text, err := lastLine(s.dir, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(second.plain().path(s.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(append([]byte{'\n'}, text...), maxPrunedBytes); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Close(), os.Remove(second.path(s.dir))); err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.PlanPrune(time.Now().Add(-40 * day))
+	if err != nil || p.Segments != 1 || !p.More {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // mustFirst returns the number of the first event that is there.
 func (s *Segments) mustFirst(t *testing.T) uint64 {
 	t.Helper()
