@@ -20,7 +20,7 @@ import (
 //	honeytoken   the honeytokens of a profile: their ids stand in the key
 //	due          what is to be done at a time: see sweep.go
 //
-// Two more are no way to a record of a token: see declare.go and Signer. All
+// Three more are no way to a record of a token: see declare.go and signer.go. All
 // before owned are sums under a key of the keyring (PCI DSS 4.0.1,
 // 3.5.1.1): kind(1) namespace(length(1), bytes) version(4) sum(16).
 type claimKind byte

@@ -1,6 +1,7 @@
 package tokenizer_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -363,11 +364,12 @@ func TestExport(t *testing.T) {
 	if _, err := k.Export(t.Context(), namespace, "cvv", "", 5, nil); !errors.Is(err, tokenizer.ErrNotExportable) {
 		t.Errorf("card verification values: %v", err)
 	}
-	sign := func() (public, signature []byte) {
+	type signer func(context.Context, string, *tokenizer.Unit) (tokenizer.Signer, error)
+	sign := func(of signer) (public, signature []byte) {
 		t.Helper()
 		var s tokenizer.Signer
 		err := k.attempt(t.Context(), func(unit *tokenizer.Unit) (err error) {
-			s, err = k.Signer(t.Context(), namespace, unit)
+			s, err = of(t.Context(), namespace, unit)
 			return err
 		})
 		if err != nil {
@@ -375,10 +377,17 @@ func TestExport(t *testing.T) {
 		}
 		return s.Public(), s.Sign([]byte("x"))
 	}
-	public, signature := sign()
+	public, signature := sign(k.Signer)
+	logs, _ := sign(k.LogSigner)
+	if slices.Equal(public, logs) {
+		t.Error("what signs exports signs the log too")
+	}
 	k.rotate(t, keystore.Data)
 	k.resealAll(t)
-	if again, same := sign(); !slices.Equal(public, again) || !slices.Equal(signature, same) {
+	if again, _ := sign(k.LogSigner); !slices.Equal(logs, again) {
+		t.Error("the key of the log is another one the second time")
+	}
+	if again, same := sign(k.Signer); !slices.Equal(public, again) || !slices.Equal(signature, same) {
 		t.Error("the signing key is another one the second time")
 	}
 }

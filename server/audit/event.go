@@ -74,6 +74,9 @@ const (
 	// ActionPrune says that events are about to be pruned from the segments.
 	ActionPrune = "prune-audit"
 
+	// ActionCreateLogKey says that the key was made which signs checkpoints of the log.
+	ActionCreateLogKey = "create-log-key"
+
 	// ActionReloadPolicy says that the policy file has changed, and whether it was put
 	// to work or refused.
 	ActionReloadPolicy = "reload-policy"

@@ -78,6 +78,7 @@ func (s *Segments) enter(ctx context.Context, seg segment) error {
 	s.file, s.segment, s.first = f, seg, firstTime(f, end)
 	s.written, s.synced, s.dirty = end, end, false
 	s.current.Store(seg.first)
+	s.durable.Store(end.last)
 	return nil
 }
 
@@ -178,16 +179,23 @@ func (s *Segments) step(ctx context.Context) (more bool, err error) {
 
 // adapt sets how many entries are read at once by the size of those that were.
 func (s *Segments) adapt(entries []tokenizer.Entry) {
+	s.limit = adapted(s.limit, entries, len(entries) > s.limit)
+}
+
+// adapted returns how many entries are to be read at once by the size of those that
+// were: fewer if it was much, more if there were as many as could be.
+func adapted(limit int, entries []tokenizer.Entry, full bool) int {
 	size := 0
 	for _, e := range entries {
 		size += len(e.Body)
 	}
 	switch {
 	case size > readAim:
-		s.limit = max(len(entries)*readAim/size, 1)
-	case len(entries) > s.limit && size < readAim/2:
-		s.limit = min(2*s.limit, maxEntries)
+		return max(len(entries)*readAim/size, 1)
+	case full && size < readAim/2:
+		return min(2*limit, maxEntries)
 	}
+	return limit
 }
 
 // write writes entries, up to a number of them and as long as the segment isn't full. If
@@ -278,6 +286,7 @@ func (s *Segments) sync(ctx context.Context) error {
 		return fmt.Errorf("audit: %w", err)
 	}
 	s.synced, s.due = s.written, time.Now().Add(syncPeriod)
+	s.durable.Store(s.synced.last)
 	lost, err := isLost(s.file, s.segment.path(s.dir))
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)

@@ -72,6 +72,15 @@ func appendLine(dst []byte, log tokenizer.LogID, e tokenizer.Entry, hash tokeniz
 //
 // Errors: ErrTorn if the line feed is missing, else ErrBroken.
 func ParseLine(line []byte) (tokenizer.LogID, tokenizer.Entry, error) {
+	l, err := parseLine(line)
+	if err != nil {
+		return tokenizer.LogID{}, tokenizer.Entry{}, err
+	}
+	return l.Log, l.Entry, nil
+}
+
+// parseLine is ParseLine that returns the hash of the entry too.
+func parseLine(line []byte) (Line, error) {
 	l, err := parseForm(line)
 	if err == nil && !validBody(l.Body) {
 		err = errForm
@@ -80,9 +89,9 @@ func ParseLine(line []byte) (tokenizer.LogID, tokenizer.Entry, error) {
 		err = fmt.Errorf("%w: event %d doesn't have the hash that its line says", ErrBroken, l.Sequence)
 	}
 	if err != nil {
-		return tokenizer.LogID{}, tokenizer.Entry{}, err
+		return Line{}, err
 	}
-	return l.Log, l.Entry, nil
+	return l, nil
 }
 
 // parseForm is ParseLine without a look at the hash, and at the body no more than that it

@@ -95,6 +95,12 @@ func (c *chain) skip(seg segment) error {
 		c.Last = p.Last
 		c.Pruned += p.Last - p.First + 1
 		c.holes = append(c.holes, p)
+		if c.over == nil {
+			continue
+		}
+		if err := c.over(p); err != nil {
+			return err
+		}
 	}
 	switch want := c.Last + 1; {
 	case seg.first > want:

@@ -51,6 +51,8 @@ type Segments struct {
 	limit   int       // of entries that are read at once
 	buf     []byte
 
+	durable atomic.Uint64 // the number of the last event that is on disk for sure
+
 	began time.Time    // when the Segments was made
 	busy  atomic.Int64 // since when, after began, it has been writing; 0 if it isn't
 
@@ -218,6 +220,10 @@ func (s *Segments) Wake() {
 	default:
 	}
 }
+
+// Durable returns the number of the last event that a segment on disk has, 0 for none. It
+// falls if the segments are begun anew.
+func (s *Segments) Durable() uint64 { return s.durable.Load() }
 
 // Check returns nil while the segments keep up with the store, else why they
 // don't: the error of the latest write, or that it is taking too long.

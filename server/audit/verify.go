@@ -43,26 +43,32 @@ func Verify(name string, r io.Reader) (Summary, error) {
 // event of the prune must say the same, unless it was pruned too.
 func VerifyDir(dir string) (Summary, error) {
 	var c chain
+	err := c.readDir(dir)
+	return c.Summary, err
+}
+
+// readDir goes on with the segments of a directory.
+func (c *chain) readDir(dir string) error {
 	segments, err := listSegments(dir)
 	if err != nil {
-		return c.Summary, err
+		return err
 	}
 	if c.pruned, err = ReadPruned(dir); err != nil {
-		return c.Summary, err
+		return err
 	}
 	for i, seg := range segments {
 		if err := c.skip(seg); err != nil {
-			return c.Summary, err
+			return err
 		}
 		err := c.readSegment(dir, seg)
 		if errors.Is(err, ErrTorn) && i < len(segments)-1 {
 			err = fmt.Errorf("%w: %s: the last line is unfinished, though another segment follows", ErrBroken, seg.name)
 		}
 		if err != nil {
-			return c.Summary, err
+			return err
 		}
 	}
-	return c.Summary, c.proven()
+	return c.proven()
 }
 
 // chain is a log that is being verified.
@@ -71,7 +77,42 @@ type chain struct {
 	pruned []Pruned // what was removed
 	holes  []Pruned // those of them that the chain went over
 	events map[uint64]pruneClaim
+
+	// each, if set, is called with each line that is chained, which is valid until it
+	// returns. Head is the hash of its event.
+	each func(at Place, line []byte) error
+
+	// over, if set, is called with each segment that was pruned, once the chain has gone
+	// over it.
+	over func(p Pruned) error
 }
+
+// Place is where something stands in a log.
+type Place struct {
+	File  string
+	Line  int    // from 1; 0 if no line is meant
+	Event uint64 // the number of the event that is there, or should be; 0 if it is none
+}
+
+// String returns "file:line".
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}
+
+// Fault is an error at a place.
+type Fault struct {
+	Place
+	Err error
+}
+
+// Error says where and why.
+func (f *Fault) Error() string { return fmt.Sprintf("%v: %v", f.Place, f.Err) }
+
+// Unwrap returns why.
+func (f *Fault) Unwrap() error { return f.Err }
 
 func (c *chain) readSegment(dir string, seg segment) error {
 	lines, seg, err := openLines(dir, seg, seg.first)
@@ -89,42 +130,49 @@ func (c *chain) read(name string, lines interface{ next() ([]byte, error) }) err
 		if err == io.EOF {
 			return nil
 		}
+		at := Place{name, number, c.Last + 1}
 		if err == nil {
 			err = c.add(line)
 		}
 		if err != nil {
-			return fmt.Errorf("%s:%d: %w", name, number, err)
+			return &Fault{at, err}
+		}
+		if c.each == nil {
+			continue
+		}
+		if err := c.each(at, line); err != nil {
+			return err
 		}
 	}
 }
 
 // add checks that a line is the next one.
 func (c *chain) add(line []byte) error {
-	log, e, err := ParseLine(line)
+	l, err := parseLine(line)
 	if err != nil {
 		return err
 	}
 	prev := c.Head
 	if c.First == 0 {
-		c.Log, c.First = log, e.Sequence
+		c.Log, c.First = l.Log, l.Sequence
 		if c.Last == 0 {
-			prev = tokenizer.Genesis(log)
+			prev = tokenizer.Genesis(l.Log)
 		}
-		if err := c.genesis(log); err != nil {
+		if err := c.genesis(l.Log); err != nil {
 			return err
 		}
 	}
 	switch {
-	case log != c.Log:
-		return fmt.Errorf("%w: event %d is of log %s, not %s", ErrBroken, e.Sequence, log, c.Log)
-	case e.Sequence != c.Last+1:
-		return fmt.Errorf("%w: event %d where %d should be", ErrBroken, e.Sequence, c.Last+1)
-	case e.Prev != prev:
-		return fmt.Errorf("%w: event %d is not chained to what is before it", ErrBroken, e.Sequence)
+	case l.Log != c.Log:
+		return fmt.Errorf("%w: event %d is of log %s, not %s", ErrBroken, l.Sequence, l.Log, c.Log)
+	case l.Sequence != c.Last+1:
+		return fmt.Errorf("%w: event %d where %d should be", ErrBroken, l.Sequence, c.Last+1)
+	case l.Prev != prev:
+		return fmt.Errorf("%w: event %d is not chained to what is before it", ErrBroken, l.Sequence)
 	}
-	c.Last, c.Head = e.Sequence, e.Hash()
+	c.Last, c.Head = l.Sequence, l.Hash
 	c.Events++
-	return c.notePrune(e)
+	return c.notePrune(l.Entry)
 }
 
 // errTooLong says that something is too long to be a line.

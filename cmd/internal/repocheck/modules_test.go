@@ -21,6 +21,7 @@ var allowedModules = map[string]string{
 	"filippo.io/age":                                  "exports are encrypted to a recipient",
 	"github.com/klauspost/compress":                   "zstd: closed segments of the audit log are compressed",
 	"golang.org/x/crypto":                             "Argon2id for the passphrase of a root key file",
+	"golang.org/x/mod":                                "sumdb/tlog and note: Merkle tree and signed checkpoints of the audit log",
 	"golang.org/x/net":                                "idna: the domains of e-mail addresses",
 	"golang.org/x/sync":                               "errgroup, singleflight, and how far a stream is read ahead",
 	"golang.org/x/term":                               "whether to draw a progress bar",
