@@ -12,6 +12,7 @@ import (
 type auditService struct {
 	coatcheckv1.UnimplementedAuditServiceServer
 	segments *audit.Segments
+	notary   *audit.Notary
 	server   *Server
 }
 

@@ -87,7 +87,9 @@ var methods = map[string]method{
 	coatcheckv1.ApprovalService_Deny_FullMethodName:             {action: "decide-approval", kind: policy.PlainAction},
 	coatcheckv1.ApprovalService_RevokeApproval_FullMethodName:   {action: "decide-approval", kind: policy.PlainAction},
 
-	coatcheckv1.AuditService_Prune_FullMethodName: {action: "prune-audit", kind: policy.PlainAction},
+	coatcheckv1.AuditService_Prune_FullMethodName:         {action: "prune-audit", kind: policy.PlainAction},
+	coatcheckv1.AuditService_GetCheckpoint_FullMethodName: {action: "get-checkpoint", kind: policy.PlainAction},
+	coatcheckv1.AuditService_GetProof_FullMethodName:      {action: "get-proof", kind: policy.PlainAction},
 
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
 

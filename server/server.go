@@ -59,6 +59,7 @@ type Config struct {
 	Upkeep    *upkeep.Upkeep
 	Audit     *audit.Log
 	Segments  *audit.Segments
+	Notary    *audit.Notary
 	Consents  Consents // nil if none are kept
 	Shadow    *Shadow  // nil if there is none
 
@@ -165,7 +166,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	if cfg.Tokenizer == nil || cfg.Policy == nil || cfg.Store == nil || cfg.Keystore == nil ||
-		cfg.Upkeep == nil || cfg.Audit == nil || cfg.Segments == nil || cfg.Logger == nil {
+		cfg.Upkeep == nil || cfg.Audit == nil || cfg.Segments == nil || cfg.Notary == nil || cfg.Logger == nil {
 		return nil, errors.New("server: incomplete configuration")
 	}
 	if cfg.Now == nil {
@@ -196,7 +197,7 @@ func New(cfg Config) (*Server, error) {
 	coatcheckv1.RegisterHoneytokenServiceServer(services, &honeytokens{tokens: after})
 	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
 	coatcheckv1.RegisterApprovalServiceServer(services, &approvalService{tokenization: service, approvals: s.approvals})
-	coatcheckv1.RegisterAuditServiceServer(services, &auditService{segments: cfg.Segments, server: s})
+	coatcheckv1.RegisterAuditServiceServer(services, &auditService{segments: cfg.Segments, notary: cfg.Notary, server: s})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)

@@ -130,6 +130,8 @@ var refusals = []refusal{
 	{err: errInvalidReveal, code: codes.InvalidArgument, reason: "INVALID_REVEAL", field: "reveal", message: "unknown reveal level"},
 
 	{err: errKeyClass, code: codes.InvalidArgument, reason: "INVALID_KEY_CLASS", field: "key_class", message: "unknown key class"},
+	{err: audit.ErrNoProof, code: codes.InvalidArgument, reason: "INVALID_PROOF", field: "sequence", message: "nothing to prove: sequence and old_events are 0, or the log has no such event or tree yet"},
+	{err: audit.ErrNoCheckpoint, code: codes.FailedPrecondition, reason: "NO_CHECKPOINT", message: "no checkpoint of the audit log has been signed yet"},
 	{err: errRate, code: codes.InvalidArgument, reason: "INVALID_RATE", field: "records_per_second", message: "at most 1000000"},
 
 	{err: errInvalidCaller, code: codes.InvalidArgument, reason: "INVALID_CALLER", field: "caller", message: "a caller is spiffe://TRUST-DOMAIN/PATH, dns:NAME or cn:NAME"},

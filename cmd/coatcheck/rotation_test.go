@@ -29,7 +29,12 @@ import (
 
 // keysCommand runs coatcheck keys as an operator does, against the process.
 func keysCommand(p *process, dir string, args ...string) (stdout, stderr string, code int) {
-	cmd := exec.Command(os.Args[0], append([]string{"keys"}, args...)...)
+	return adminCommand(p, dir, append([]string{"keys"}, args...)...)
+}
+
+// adminCommand runs a command against a server, as admin.
+func adminCommand(p *process, dir string, args ...string) (stdout, stderr string, code int) {
+	cmd := exec.Command(os.Args[0], args...)
 	certs := filepath.Join(dir, "certs")
 	cmd.Env = append(os.Environ(), runMain+"=1", "COATCHECK_ADDRESS="+p.address, "COATCHECK_CA="+filepath.Join(certs, "ca.crt"),
 		"COATCHECK_CERT="+filepath.Join(certs, "admin.crt"), "COATCHECK_KEY="+filepath.Join(certs, "admin.key"))

@@ -78,7 +78,7 @@ func TestUpgradeOfTheFirstFormat(t *testing.T) {
 		}
 		old[token] = "new"
 		now := listKeys(t, p, dir)
-		if len(now.Keys) != 6 || now.versions("data")[1] != uint64(len(old))+1 { // one of its tokens isn't named above
+		if len(now.Keys) != 6 || now.versions("data")[1] != uint64(len(old))+2 { // one of its tokens isn't named above; the key of the checkpoints
 			t.Errorf("keys %+v", now)
 		}
 		if code := p.terminate(t); code != 0 {
@@ -105,7 +105,7 @@ func TestUpgradeOfTheFirstFormat(t *testing.T) {
 	if _, err := audit.VerifyDir(filepath.Join(dir, "audit")); err != nil {
 		t.Error(err)
 	}
-	wantExactCensus(t, dir, len(old)+1)
+	wantExactCensus(t, dir, len(old)+2)
 	log, err := os.ReadFile(filepath.Join(dir, "audit", "audit-00000000000000000001.jsonl"))
 	if err != nil || !strings.Contains(string(log), `"action":"create-keys"`) || !strings.Contains(string(log), `"keys":["audit/1","fpe/1"]`) {
 		t.Errorf("the making of the audit and the fpe key is not on record, %v", err)

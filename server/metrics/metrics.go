@@ -15,6 +15,7 @@ import (
 
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/alert"
+	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/upkeep"
@@ -35,6 +36,9 @@ type Sources struct {
 
 	// Shadow tells of the shadow policy; nil if there is none.
 	Shadow *Shadow
+
+	// Notary returns how far the audit log is signed.
+	Notary func() audit.NotaryStatus
 
 	// Alerts returns what has been counted of alerts.
 	Alerts func() alert.Counts
@@ -57,7 +61,7 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s), tokens(s), alerts(s), limited(s),
+		keys(s), tokens(s), alerts(s), checkpoints(s), limited(s),
 		refused("policy_refused", "1 while the policy file is refused, so that an earlier policy is at work.", s.PolicyRefused),
 		refused("tls_refused", "1 while the server's certificate, key or client authorities are refused, so that earlier ones are at work.", s.TLSRefused),
 		refused("crl_refused", "1 while a revocation list is refused, so that earlier ones are at work.", s.CRLRefused),

@@ -26,6 +26,9 @@ func TestKeys(t *testing.T) {
 		Namespace: server.DefaultNamespace, Keystore: in.Keystore, Upkeep: in.Upkeep, Store: in.Store, Profiles: servertest.Profiles(),
 		PolicyRefused: func() bool { return false }, TLSRefused: func() bool { return false }, CRLRefused: func() bool { return true },
 		Revoked: func() *crl.Set { return revoked }, Alerts: alerts.Counts,
+		Notary: func() audit.NotaryStatus {
+			return audit.NotaryStatus{Signed: time.Unix(1_800_000_000, 0), Events: 40, Uncovered: 2, Failing: true}
+		},
 		Limited: func() []limit.Count {
 			return []limit.Count{{Name: limit.Name{Rule: "sees", Limit: "values_per_hour"}, Refused: 3}}
 		},
@@ -42,6 +45,10 @@ func TestKeys(t *testing.T) {
 	text := page()
 	for _, want := range []string{
 		`coatcheck_policy_refused 0`,
+		`coatcheck_audit_checkpoint_timestamp_seconds 1.8e+09`,
+		`coatcheck_audit_checkpoint_events 40`,
+		`coatcheck_audit_uncovered_events 2`,
+		`coatcheck_audit_checkpoint_failing 1`,
 		`coatcheck_tls_refused 0`,
 		`coatcheck_crl_refused 1`,
 		`coatcheck_crl_expires_timestamp_seconds 0`,

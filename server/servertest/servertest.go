@@ -67,7 +67,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit, get-checkpoint, get-proof]
 `
 
 // Profiles are the profiles of an instance.
@@ -113,6 +113,10 @@ type Options struct {
 
 	Consents       server.Consents
 	SuspendThieves bool
+
+	// Checkpoints has checkpoints of the audit log signed. The first makes their key, which
+	// is an event.
+	Checkpoints bool
 
 	// Alerts and Bursts are handed to the server. The test runs Alerts.
 	Alerts *alert.Dispatcher
@@ -179,6 +183,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 	}
 	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, o.Segments, logger))(t)
 	log := audit.NewLog(seen, segments)
+	notary := must(audit.OpenNotary(t.Context(), segments, audit.CheckpointOptions{}))(t)
 	rules := policy.NewLive(must(policy.Parse("policy.yaml", []byte(o.Policy), server.Vocabulary(o.Profiles)))(t))
 	in.Policy = rules
 	keys := keystore.New(openBackend(t, dir, o), &upkeep.Shelf{Store: seen, Audit: log, PolicyHash: rules.Hash}, o.Lease)
@@ -192,7 +197,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		TLS: in.TLS(t, in.Authority.Pool()), Revoked: o.Revoked,
 		AllowCommonName: o.AllowCommonName,
 		Tokenizer:       tokens,
-		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments,
+		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments, Notary: notary,
 		Limits: o.Limits, Now: o.Now, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
 		Consents: o.Consents, Shadow: o.Shadow, SuspendThieves: o.SuspendThieves,
 	}))(t)
@@ -204,6 +209,9 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 	var background sync.WaitGroup
 	background.Go(func() { keys.Run(ctx) })
 	background.Go(func() { keeper.Run(ctx) })
+	if o.Checkpoints {
+		background.Go(func() { notary.Run(ctx, keeper.LogSigner) })
+	}
 	var follower sync.WaitGroup
 	followCtx, stopFollowing := context.WithCancel(context.Background())
 	follower.Go(func() { _ = segments.Run(followCtx) })
@@ -214,6 +222,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		stopFollowing()
 		follower.Wait()
 		_ = segments.Close()
+		_ = notary.Close(context.Background())
 	}()
 	in.close = sync.OnceFunc(func() {
 		stop()

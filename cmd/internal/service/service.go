@@ -162,12 +162,16 @@ func run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.segments.Close()) }()
+	if f.notary, err = audit.OpenNotary(ctx, f.segments, o.Config.Audit.Checkpoints()); err != nil {
+		return err
+	}
 	followed := make(chan error, 1)
 	followCtx, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
 	go func() { followed <- f.segments.Run(followCtx) }()
 	defer func() {
 		stopFollowing()
 		err = errors.Join(err, <-followed)
+		err = errors.Join(err, f.notary.Close(context.WithoutCancel(ctx)))
 	}()
 	f.log = audit.NewLog(store, f.segments)
 	return serve(ctx, o, parts, f)
@@ -178,6 +182,7 @@ type facilities struct {
 	listener, metrics net.Listener // metrics is nil where none are served
 	store             tokenizer.Store
 	segments          *audit.Segments
+	notary            *audit.Notary
 	log               *audit.Log
 }
 
@@ -204,6 +209,10 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	if err != nil {
 		return err
 	}
+	if _, err := cfg.Upkeep.LogSigner(ctx); err != nil {
+		// The notary tries it again, and says when it works.
+		o.Log.Warn("the key of the audit checkpoints is not there yet", "error", err)
+	}
 	declare := func(unit *tokenizer.Unit) error {
 		return cfg.Tokenizer.Declare(ctx, server.DefaultNamespace, unit)
 	}
@@ -220,6 +229,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	defer stop()
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
+	background.Go(func() { f.notary.Run(backgroundCtx, cfg.Upkeep.LogSigner) })
 	background.Go(func() { cfg.Alerts.Run(backgroundCtx) })
 	files := &securedFiles{config: o.Config.Server.TLS, server: srv, work: parts.secured, hash: cfg.Policy.Hash, audit: f.log, log: o.Log}
 	files.lookAtTime()
@@ -241,7 +251,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 		sources := metrics.Sources{
 			Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(),
 			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts,
-			Limited: srv.Limited, Shadow: shadow,
+			Limited: srv.Limited, Notary: f.notary.Status, Shadow: shadow,
 		}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
@@ -275,7 +285,7 @@ func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (serv
 	keeping.Store = f.store
 	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash, o.Log
 	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, f.store, keys, upkeep.New(keeping)
-	cfg.Audit, cfg.Segments = f.log, f.segments
+	cfg.Audit, cfg.Segments, cfg.Notary = f.log, f.segments, f.notary
 	if rule, ok := o.Config.Alerts.Burst.Rule(); ok {
 		cfg.Bursts = burst.NewCounter(rule, time.Now())
 	}

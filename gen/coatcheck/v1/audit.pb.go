@@ -160,6 +160,274 @@ func (x *PruneResponse) GetMore() bool {
 	return false
 }
 
+// GetCheckpointRequest asks for the latest checkpoint.
+type GetCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{2}
+}
+
+// GetCheckpointResponse is the latest checkpoint.
+type GetCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The checkpoint, a C2SP signed note, as it is to be kept: text with line feeds.
+	Checkpoint string `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// The key that it is signed with, in the form NAME+HASH+KEY of C2SP signed notes.
+	// Compare it with what was noted when the log was set up.
+	PublicKey string `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// How many events it covers: those with the numbers from 1 to it.
+	Events uint64 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
+	// When it was signed.
+	SignTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sign_time,json=signTime,proto3" json:"sign_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointResponse) Reset() {
+	*x = GetCheckpointResponse{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointResponse) ProtoMessage() {}
+
+func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetCheckpointResponse) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
+}
+
+func (x *GetCheckpointResponse) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *GetCheckpointResponse) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *GetCheckpointResponse) GetSignTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SignTime
+	}
+	return nil
+}
+
+// GetProofRequest says what is to be proven.
+type GetProofRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of an event that is to be proven to be in the tree. 0 for none.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The tree in which: that over so many events. 0 stands for that of the latest
+	// checkpoint.
+	Events uint64 `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"`
+	// The size of an earlier tree with which the tree is to be proven to begin. 0 for
+	// none.
+	OldEvents     uint64 `protobuf:"varint,3,opt,name=old_events,json=oldEvents,proto3" json:"old_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProofRequest) Reset() {
+	*x = GetProofRequest{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProofRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProofRequest) ProtoMessage() {}
+
+func (x *GetProofRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProofRequest.ProtoReflect.Descriptor instead.
+func (*GetProofRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetProofRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *GetProofRequest) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *GetProofRequest) GetOldEvents() uint64 {
+	if x != nil {
+		return x.OldEvents
+	}
+	return 0
+}
+
+// GetProofResponse is a proof as RFC 6962 has it. Hashes have 32 bytes.
+type GetProofResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Over how many events the tree is.
+	Events uint64 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
+	// Its root.
+	RootHash []byte `protobuf:"bytes,2,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"`
+	// The hash of the leaf of the event.
+	LeafHash []byte `protobuf:"bytes,3,opt,name=leaf_hash,json=leafHash,proto3" json:"leaf_hash,omitempty"`
+	// That the event is in the tree: the audit path of section 2.1.1, from the leaf up.
+	Inclusion [][]byte `protobuf:"bytes,4,rep,name=inclusion,proto3" json:"inclusion,omitempty"`
+	// The root of the earlier tree.
+	OldRootHash []byte `protobuf:"bytes,5,opt,name=old_root_hash,json=oldRootHash,proto3" json:"old_root_hash,omitempty"`
+	// That the tree begins with the earlier one: the proof of section 2.1.2.
+	Consistency   [][]byte `protobuf:"bytes,6,rep,name=consistency,proto3" json:"consistency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProofResponse) Reset() {
+	*x = GetProofResponse{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProofResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProofResponse) ProtoMessage() {}
+
+func (x *GetProofResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProofResponse.ProtoReflect.Descriptor instead.
+func (*GetProofResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetProofResponse) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *GetProofResponse) GetRootHash() []byte {
+	if x != nil {
+		return x.RootHash
+	}
+	return nil
+}
+
+func (x *GetProofResponse) GetLeafHash() []byte {
+	if x != nil {
+		return x.LeafHash
+	}
+	return nil
+}
+
+func (x *GetProofResponse) GetInclusion() [][]byte {
+	if x != nil {
+		return x.Inclusion
+	}
+	return nil
+}
+
+func (x *GetProofResponse) GetOldRootHash() []byte {
+	if x != nil {
+		return x.OldRootHash
+	}
+	return nil
+}
+
+func (x *GetProofResponse) GetConsistency() [][]byte {
+	if x != nil {
+		return x.Consistency
+	}
+	return nil
+}
+
 var File_coatcheck_v1_audit_proto protoreflect.FileDescriptor
 
 const file_coatcheck_v1_audit_proto_rawDesc = "" +
@@ -175,9 +443,32 @@ const file_coatcheck_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"last_event\x18\x02 \x01(\x04R\tlastEvent\x12\x1a\n" +
 	"\bsegments\x18\x03 \x01(\x05R\bsegments\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more2P\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x16\n" +
+	"\x14GetCheckpointRequest\"\xa7\x01\n" +
+	"\x15GetCheckpointResponse\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\tR\n" +
+	"checkpoint\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\tR\tpublicKey\x12\x16\n" +
+	"\x06events\x18\x03 \x01(\x04R\x06events\x127\n" +
+	"\tsign_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsignTime\"d\n" +
+	"\x0fGetProofRequest\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06events\x18\x02 \x01(\x04R\x06events\x12\x1d\n" +
+	"\n" +
+	"old_events\x18\x03 \x01(\x04R\toldEvents\"\xc8\x01\n" +
+	"\x10GetProofResponse\x12\x16\n" +
+	"\x06events\x18\x01 \x01(\x04R\x06events\x12\x1b\n" +
+	"\troot_hash\x18\x02 \x01(\fR\brootHash\x12\x1b\n" +
+	"\tleaf_hash\x18\x03 \x01(\fR\bleafHash\x12\x1c\n" +
+	"\tinclusion\x18\x04 \x03(\fR\tinclusion\x12\"\n" +
+	"\rold_root_hash\x18\x05 \x01(\fR\voldRootHash\x12 \n" +
+	"\vconsistency\x18\x06 \x03(\fR\vconsistency2\xf5\x01\n" +
 	"\fAuditService\x12@\n" +
-	"\x05Prune\x12\x1a.coatcheck.v1.PruneRequest\x1a\x1b.coatcheck.v1.PruneResponseB=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
+	"\x05Prune\x12\x1a.coatcheck.v1.PruneRequest\x1a\x1b.coatcheck.v1.PruneResponse\x12X\n" +
+	"\rGetCheckpoint\x12\".coatcheck.v1.GetCheckpointRequest\x1a#.coatcheck.v1.GetCheckpointResponse\x12I\n" +
+	"\bGetProof\x12\x1d.coatcheck.v1.GetProofRequest\x1a\x1e.coatcheck.v1.GetProofResponseB=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
 
 var (
 	file_coatcheck_v1_audit_proto_rawDescOnce sync.Once
@@ -191,21 +482,30 @@ func file_coatcheck_v1_audit_proto_rawDescGZIP() []byte {
 	return file_coatcheck_v1_audit_proto_rawDescData
 }
 
-var file_coatcheck_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_coatcheck_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_coatcheck_v1_audit_proto_goTypes = []any{
 	(*PruneRequest)(nil),          // 0: coatcheck.v1.PruneRequest
 	(*PruneResponse)(nil),         // 1: coatcheck.v1.PruneResponse
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*GetCheckpointRequest)(nil),  // 2: coatcheck.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil), // 3: coatcheck.v1.GetCheckpointResponse
+	(*GetProofRequest)(nil),       // 4: coatcheck.v1.GetProofRequest
+	(*GetProofResponse)(nil),      // 5: coatcheck.v1.GetProofResponse
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_coatcheck_v1_audit_proto_depIdxs = []int32{
-	2, // 0: coatcheck.v1.PruneRequest.before:type_name -> google.protobuf.Timestamp
-	0, // 1: coatcheck.v1.AuditService.Prune:input_type -> coatcheck.v1.PruneRequest
-	1, // 2: coatcheck.v1.AuditService.Prune:output_type -> coatcheck.v1.PruneResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6, // 0: coatcheck.v1.PruneRequest.before:type_name -> google.protobuf.Timestamp
+	6, // 1: coatcheck.v1.GetCheckpointResponse.sign_time:type_name -> google.protobuf.Timestamp
+	0, // 2: coatcheck.v1.AuditService.Prune:input_type -> coatcheck.v1.PruneRequest
+	2, // 3: coatcheck.v1.AuditService.GetCheckpoint:input_type -> coatcheck.v1.GetCheckpointRequest
+	4, // 4: coatcheck.v1.AuditService.GetProof:input_type -> coatcheck.v1.GetProofRequest
+	1, // 5: coatcheck.v1.AuditService.Prune:output_type -> coatcheck.v1.PruneResponse
+	3, // 6: coatcheck.v1.AuditService.GetCheckpoint:output_type -> coatcheck.v1.GetCheckpointResponse
+	5, // 7: coatcheck.v1.AuditService.GetProof:output_type -> coatcheck.v1.GetProofResponse
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_coatcheck_v1_audit_proto_init() }
@@ -219,7 +519,7 @@ func file_coatcheck_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coatcheck_v1_audit_proto_rawDesc), len(file_coatcheck_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

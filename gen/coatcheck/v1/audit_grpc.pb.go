@@ -19,18 +19,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AuditService_Prune_FullMethodName = "/coatcheck.v1.AuditService/Prune"
+	AuditService_Prune_FullMethodName         = "/coatcheck.v1.AuditService/Prune"
+	AuditService_GetCheckpoint_FullMethodName = "/coatcheck.v1.AuditService/GetCheckpoint"
+	AuditService_GetProof_FullMethodName      = "/coatcheck.v1.AuditService/GetProof"
 )
 
 // AuditServiceClient is the client API for AuditService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuditService looks after the audit log.
+// AuditService looks after the audit log, and shows that it is what it was: by signed
+// checkpoints of it, which are worth most when they are kept where the server can't
+// write, and by proofs that go with them. docs/audit.md has the exact bytes.
 //
 // What TokenizationService says of callers, refusals, and the codes and reasons
-// of any method holds here too. The action of policy is "prune-audit"; rules about
-// it need neither profiles nor purposes.
+// of any method holds here too. The actions of policy are "prune-audit",
+// "get-checkpoint" and "get-proof"; rules about them need neither profiles nor
+// purposes. None shows an event.
 type AuditServiceClient interface {
 	// Prune removes segments of the audit log from its directory: closed ones, from the
 	// oldest on, whose last event is older than a time. Of each it leaves first and last
@@ -56,6 +61,32 @@ type AuditServiceClient interface {
 	// Audit: action "prune-audit", with the first and the last event and the hash of the
 	// last.
 	Prune(ctx context.Context, in *PruneRequest, opts ...grpc.CallOption) (*PruneResponse, error)
+	// GetCheckpoint returns the latest checkpoint of the log, and the key to verify it
+	// with.
+	//
+	// Idempotent; it changes nothing.
+	//
+	// Codes and reasons:
+	//
+	//   - FAILED_PRECONDITION, NO_CHECKPOINT: none has been signed yet; it takes a moment
+	//     after the first start, and the keys.
+	//
+	// Audit: action "get-checkpoint".
+	GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error)
+	// GetProof proves that an event is in the log, or that the log begins with what it was
+	// earlier, or both.
+	//
+	// Idempotent; it changes nothing.
+	//
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT, INVALID_PROOF: sequence and old_events are 0, or there is no
+	//     such event or tree yet.
+	//   - FAILED_PRECONDITION, NO_CHECKPOINT: none has been signed yet, and no events are
+	//     given.
+	//
+	// Audit: action "get-proof".
+	GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error)
 }
 
 type auditServiceClient struct {
@@ -76,15 +107,38 @@ func (c *auditServiceClient) Prune(ctx context.Context, in *PruneRequest, opts .
 	return out, nil
 }
 
+func (c *auditServiceClient) GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCheckpointResponse)
+	err := c.cc.Invoke(ctx, AuditService_GetCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditServiceClient) GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetProofResponse)
+	err := c.cc.Invoke(ctx, AuditService_GetProof_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AuditServiceServer is the server API for AuditService service.
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
 //
-// AuditService looks after the audit log.
+// AuditService looks after the audit log, and shows that it is what it was: by signed
+// checkpoints of it, which are worth most when they are kept where the server can't
+// write, and by proofs that go with them. docs/audit.md has the exact bytes.
 //
 // What TokenizationService says of callers, refusals, and the codes and reasons
-// of any method holds here too. The action of policy is "prune-audit"; rules about
-// it need neither profiles nor purposes.
+// of any method holds here too. The actions of policy are "prune-audit",
+// "get-checkpoint" and "get-proof"; rules about them need neither profiles nor
+// purposes. None shows an event.
 type AuditServiceServer interface {
 	// Prune removes segments of the audit log from its directory: closed ones, from the
 	// oldest on, whose last event is older than a time. Of each it leaves first and last
@@ -110,6 +164,32 @@ type AuditServiceServer interface {
 	// Audit: action "prune-audit", with the first and the last event and the hash of the
 	// last.
 	Prune(context.Context, *PruneRequest) (*PruneResponse, error)
+	// GetCheckpoint returns the latest checkpoint of the log, and the key to verify it
+	// with.
+	//
+	// Idempotent; it changes nothing.
+	//
+	// Codes and reasons:
+	//
+	//   - FAILED_PRECONDITION, NO_CHECKPOINT: none has been signed yet; it takes a moment
+	//     after the first start, and the keys.
+	//
+	// Audit: action "get-checkpoint".
+	GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error)
+	// GetProof proves that an event is in the log, or that the log begins with what it was
+	// earlier, or both.
+	//
+	// Idempotent; it changes nothing.
+	//
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT, INVALID_PROOF: sequence and old_events are 0, or there is no
+	//     such event or tree yet.
+	//   - FAILED_PRECONDITION, NO_CHECKPOINT: none has been signed yet, and no events are
+	//     given.
+	//
+	// Audit: action "get-proof".
+	GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }
 
@@ -122,6 +202,12 @@ type UnimplementedAuditServiceServer struct{}
 
 func (UnimplementedAuditServiceServer) Prune(context.Context, *PruneRequest) (*PruneResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
+}
+func (UnimplementedAuditServiceServer) GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCheckpoint not implemented")
+}
+func (UnimplementedAuditServiceServer) GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProof not implemented")
 }
 func (UnimplementedAuditServiceServer) mustEmbedUnimplementedAuditServiceServer() {}
 func (UnimplementedAuditServiceServer) testEmbeddedByValue()                      {}
@@ -162,6 +248,42 @@ func _AuditService_Prune_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuditService_GetCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).GetCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_GetCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).GetCheckpoint(ctx, req.(*GetCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuditService_GetProof_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetProofRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).GetProof(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_GetProof_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).GetProof(ctx, req.(*GetProofRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AuditService_ServiceDesc is the grpc.ServiceDesc for AuditService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -172,6 +294,14 @@ var AuditService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Prune",
 			Handler:    _AuditService_Prune_Handler,
+		},
+		{
+			MethodName: "GetCheckpoint",
+			Handler:    _AuditService_GetCheckpoint_Handler,
+		},
+		{
+			MethodName: "GetProof",
+			Handler:    _AuditService_GetProof_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
