@@ -7,6 +7,7 @@ import "math/bits"
 // the file.
 type ruleSet struct {
 	kind     ActionKind
+	whole    bool // it gives values away, whole, though none is named
 	denying  []*rule
 	obliging []*rule // at most maxObliging
 	allowing []*rule // at most maxAllowing
@@ -26,6 +27,8 @@ func (s *ruleSet) decide(q *Request) Decision {
 		return d
 	case s.kind == RevealAction:
 		return s.allowForm(q, d, out)
+	case s.whole && out.has(Full):
+		return s.outBy(q, out)
 	}
 	return s.allow(q, d)
 }
@@ -189,7 +192,7 @@ func most(granted, maybe forms, restricted bool) Reveal {
 // denies them, or lets no more be revealed, if there is one.
 func (s *ruleSet) outBy(q *Request, out forms) Decision {
 	wanted := s.granted & out
-	if q.Reveal != Unspecified {
+	if s.kind == RevealAction && q.Reveal != Unspecified {
 		wanted &= 1 << q.Reveal
 	}
 	if wanted == 0 {

@@ -21,7 +21,7 @@ var fileKeys = map[string]bool{"version": true, "groups": true, "rules": true}
 // the order of the file, each an *Error (use errors.As, or the Unwrap method
 // of what errors.Join returns), but no more than 100.
 func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
-	v.Actions, v.Profiles = maps.Clone(v.Actions), maps.Clone(v.Profiles)
+	v.Actions, v.Traits, v.Profiles = maps.Clone(v.Actions), maps.Clone(v.Traits), maps.Clone(v.Profiles)
 	p, notes := &problems{file: file}, &problems{file: file}
 	root, ok := readDocument(data, p)
 	if !ok {
@@ -31,7 +31,7 @@ func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
 	if !p.none() {
 		return nil, p.err()
 	}
-	tables, err := compile(rules, v.Actions, v.namespaces())
+	tables, err := compile(rules, &v)
 	if err != nil {
 		p.node(root, "%v", err)
 		return nil, p.err()

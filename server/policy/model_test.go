@@ -94,6 +94,7 @@ func names(of any, form Reveal) bool {
 // decide decides as "How a request is decided" says.
 func (m model) decide(q Request) outcome {
 	reveals := m.vocabulary.Actions[q.Action] == RevealAction
+	whole := !reveals && m.vocabulary.Traits[q.Action].Values // it gives whole values away
 	var allowing, denying, obliging []modelRule
 	near := false
 	for _, r := range m.Rules {
@@ -106,7 +107,7 @@ func (m model) decide(q Request) outcome {
 		case allows:
 		case r.Effect == "oblige":
 			obliging = append(obliging, r)
-		case r.Reveal == nil || reveals:
+		case r.Reveal == nil || reveals || whole:
 			denying = append(denying, r)
 		}
 	}
@@ -154,6 +155,11 @@ func (m model) decide(q Request) outcome {
 	}
 	if reveals {
 		return m.reveal(q, o, allowing, takers)
+	}
+	for _, t := range takers {
+		if whole && t.takes(Full) {
+			return outcome{reason: t.why, rule: t.rule}
+		}
 	}
 	why := NoRule
 	for _, r := range allowing {

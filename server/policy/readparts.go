@@ -309,7 +309,9 @@ func (rr ruleReader) traits(s section, r *rule) {
 		}
 	}
 	for _, key := range []string{"consent", "at_most"} {
-		reveals := len(r.actions) == 0 || slices.ContainsFunc(r.actions, func(action string) bool { return rr.vocabulary.Actions[action] == RevealAction })
+		reveals := len(r.actions) == 0 || slices.ContainsFunc(r.actions, func(action string) bool {
+			return rr.vocabulary.Actions[action] == RevealAction || key == "at_most" && rr.vocabulary.Traits[action].Values
+		})
 		if f, ok := s.keys[key]; ok && !reveals {
 			s.wrong(f.key, "%q has no meaning here: none of the actions reveals anything", key)
 		}

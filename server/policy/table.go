@@ -28,29 +28,32 @@ func (r *rule) size() int {
 }
 
 // add adds what a rule allows to what the rules before it do.
-func (t *table) add(r *rule, namespace string, actions map[string]ActionKind) {
+func (t *table) add(r *rule, namespace string, actions map[string]ActionKind, traits map[string]ActionTraits) {
 	for action, kind := range r.actionsIn(namespace, actions) {
 		if _, ok := t.actions[action]; !ok {
 			t.actions[action] = r.name
 		}
 		if kind == PlainAction {
-			t.addTo(r, target{action, ""}, kind)
+			t.addTo(r, target{action, ""}, kind, false)
 			continue
 		}
 		for _, profile := range r.profiles {
-			t.addTo(r, target{action, profile}, kind)
+			t.addTo(r, target{action, profile}, kind, traits[action].Values)
 		}
 	}
 }
 
-// addTo adds what a rule allows of a target.
-func (t *table) addTo(r *rule, at target, kind ActionKind) {
+// addTo adds what a rule allows of a target. An action that gives values away without
+// naming a form gives them whole.
+func (t *table) addTo(r *rule, at target, kind ActionKind, values bool) {
 	v := t.targets[at]
 	if kind != RevealAction {
 		if v.any == nil {
-			v.any = &ruleSet{kind: kind}
+			v.any = &ruleSet{kind: kind, whole: values}
 		}
-		v.any.add(r)
+		if v.any.add(r); values {
+			v.any.granted = 1 << Full
+		}
 		t.targets[at] = v
 		return
 	}
@@ -126,7 +129,7 @@ func (s *ruleSet) add(r *rule) {
 // the purpose.
 func (s *ruleSet) finish(denying, obliging []*rule, purpose string) error {
 	elsewhere := func(r *rule) bool {
-		return !inOrAny(r.purposes, purpose) || r.reveal != 0 && s.kind != RevealAction
+		return !inOrAny(r.purposes, purpose) || r.reveal != 0 && s.kind != RevealAction && !s.whole
 	}
 	s.denying, s.obliging = without(denying, elsewhere), without(obliging, elsewhere)
 	switch {

@@ -12,6 +12,7 @@ import (
 type tables struct {
 	rules    []rule
 	actions  map[string]ActionKind
+	traits   map[string]ActionTraits
 	named    map[string][]uint32  // the numbers of the rules that name each caller
 	patterns map[pattern][]uint32 // and of those that have each pattern
 	everyone []uint32             // and of those that are about everybody
@@ -33,9 +34,9 @@ type inNamespace struct{ namespace, name string }
 const maxMet = 10_000
 
 // compile makes tables for all callers that are named.
-func compile(rules []rule, actions map[string]ActionKind, namespaces []string) (*tables, error) {
+func compile(rules []rule, v *Vocabulary) (*tables, error) {
 	t := &tables{
-		rules: rules, actions: actions, named: make(map[string][]uint32), patterns: make(map[pattern][]uint32),
+		rules: rules, actions: v.Actions, traits: v.Traits, named: make(map[string][]uint32), patterns: make(map[pattern][]uint32),
 		exact: make(map[inNamespace]*table), met: make(map[inNamespace]*table), shared: make(map[inNamespace]*table),
 	}
 	for i := range rules {
@@ -51,7 +52,7 @@ func compile(rules []rule, actions map[string]ActionKind, namespaces []string) (
 		if work += n; work > maxAbout {
 			return nil, errAbout
 		}
-		for _, namespace := range namespaces {
+		for _, namespace := range v.namespaces() {
 			key := inNamespace{namespace, string(about)}
 			made := shared[key]
 			if made == nil {
@@ -183,7 +184,7 @@ func (t *tables) build(namespace string, numbers []byte) (*table, error) {
 			continue
 		}
 		made.size += r.size()
-		made.add(r, namespace, t.actions)
+		made.add(r, namespace, t.actions, t.traits)
 	}
 	return made, made.finish(restricting, namespace)
 }
