@@ -33,6 +33,7 @@ func (d *deed) notify(err error) {
 //
 // Errors: those of audit.Log.Commit. The event is then as it was.
 func (s *Server) commitEvent(c *call) error {
+	states := c.unit.States
 	thief, err := s.suspendThief(c)
 	if err != nil {
 		return err
@@ -52,6 +53,10 @@ func (s *Server) commitEvent(c *call) error {
 			s.bursts.Withdraw(c.event.Caller, n, burst)
 		}
 		c.event.Alerts = before
+		if thief && errors.Is(err, tokenizer.ErrConflict) {
+			c.unit.States = states
+			return s.commitEvent(c) // another call of the thief was first
+		}
 		return err
 	}
 	c.sequence = outcome.Sequence

@@ -234,7 +234,9 @@ func (s *Server) commitGroup(ctx context.Context, c *call, do func() error) (err
 	for attempt := 1; attempt < maxAttempts && retriable(failed); attempt++ {
 		if err = s.fresh(ctx, failed); err == nil {
 			c.again()
-			err = do()
+			if err = s.barred(c); err == nil {
+				err = do()
+			}
 		}
 		failed = s.commit(c, err)
 	}
@@ -309,8 +311,27 @@ func (s *Server) end(ctx context.Context, name string, next rest) error {
 			if _, err := clientOf(ctx).name(time.Now()); err != nil {
 				return err
 			}
+			if err := s.stillMay(callFrom(ctx)); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// stillMay says whether the caller of an endless stream may still have it.
+func (s *Server) stillMay(c *call) error {
+	if c.method.action == "" {
+		return nil
+	}
+	if s.suspended.has(c.event.Caller) {
+		return errSuspended
+	}
+	request := c.request("")
+	request.Time = time.Now()
+	if decision := s.policy.Current().Decide(request); !decision.Allowed {
+		return denial(decision)
+	}
+	return nil
 }
 
 // identify finds out who calls.

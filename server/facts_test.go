@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/policy"
@@ -230,5 +231,78 @@ func TestThievesAreSuspended(t *testing.T) {
 		if e["request_id"] == resp.GetSuspensions()[0].GetRequestId() && (e["about_caller"] != "spiffe://coatcheck.example/auditor" || e["alerts"] == nil) {
 			t.Errorf("the event is %v", e)
 		}
+	}
+}
+
+// Whoever may change labels can't have another rule apply by that.
+func TestNewLabelsAreJudged(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{Policy: servertest.Policy + `
+  - name: america-keeps-its-labels
+    callers: ["spiffe://coatcheck.example/payments"]
+    actions: [update-token]
+    profiles: [note]
+    metadata: {region: us}
+`})
+	made, err := checkout(t, in).Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "secret", Metadata: map[string]string{"region": "us"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := coatcheckv1.NewTokenServiceClient(in.As(t, "payments"))
+	for want, labels := range map[string]map[string]string{
+		"CONDITION_NOT_MET": {"region": "eu"},
+		"":                  {"region": "us", "tier": "basic"},
+	} {
+		_, err := tokens.UpdateToken(deadline(t), &coatcheckv1.UpdateTokenRequest{
+			Token: made.GetToken(), Metadata: labels, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"metadata"}},
+		})
+		if reason(err) != want {
+			t.Errorf("%v: %v, want %q", labels, err, want)
+		}
+	}
+}
+
+// An import that finds a honeytoken in its way is a use of it.
+func TestImportOfHoneytokenAlerts(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{Policy: shapedPolicy, Profiles: withShaped()})
+	trap := plant(t, in, "shaped")
+	_ = uses["ImportTokens"](deadline(t), in, t, trap, "shaped", "")
+	found := 0
+	for _, e := range events(t, in) {
+		if alerts, _ := e["alerts"].([]any); slices.Contains(alerts, any("HONEYTOKEN")) {
+			found++
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d events with alerts", found)
+	}
+}
+
+// A list has no gaps where honeytokens are.
+func TestListsDoNotTellOfHoneytokens(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{})
+	want := []string{tokenize(t, in, "note", "a")}
+	plant(t, in, "note")
+	plant(t, in, "note")
+	want = append(want, tokenize(t, in, "note", "b"), tokenize(t, in, "note", "c"))
+	plant(t, in, "note")
+	client := coatcheckv1.NewTokenServiceClient(in.As(t, "admin"))
+	var got []string
+	for page := ""; ; {
+		resp, err := client.ListTokens(deadline(t), &coatcheckv1.ListTokensRequest{Profile: "note", PageSize: 1, PageToken: page})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(resp.GetTokens()); n != 1 && resp.GetNextPageToken() != "" {
+			t.Errorf("a page has %d tokens", n)
+		}
+		for _, token := range resp.GetTokens() {
+			got = append(got, token.GetToken())
+		}
+		if page = resp.GetNextPageToken(); page == "" {
+			break
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
 	}
 }

@@ -179,6 +179,9 @@ func (t *tokenization) tokenize(ctx context.Context, c *call, reqs []*coatcheckv
 	asked := make([]tokenizer.TokenizeRequest, len(reqs))
 	at := make([]int, 0, len(reqs))
 	for i, req := range reqs {
+		if err := goOn(ctx, i); err != nil {
+			return nil, err
+		}
 		if t.wants(ctx, c, req, &deeds[i], &asked[len(at)]) {
 			at = append(at, i)
 		}
@@ -287,6 +290,9 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	at := make([]int, 0, len(reqs))
 	c.grants = t.server.approvals.grants(c)
 	for i, req := range reqs {
+		if err := goOn(ctx, i); err != nil {
+			return nil, err
+		}
 		if ask, ok := t.mayReveal(ctx, c, req, &deeds[i]); ok {
 			asked, at = append(asked, ask), append(at, i)
 		}
@@ -329,6 +335,15 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 		}
 	}
 	return responses, nil
+}
+
+// goOn says, now and then, whether anybody still waits for a batch, of which an item may
+// take long to decide about.
+func goOn(ctx context.Context, item int) error {
+	if item%32 == 31 {
+		return ctx.Err()
+	}
+	return nil
 }
 
 // stolen says whether a honeytoken is among what was asked for.

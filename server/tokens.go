@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -207,11 +208,34 @@ func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRe
 	if len(paths) == 0 {
 		return nil, errUpdateMask
 	}
+	if change.Metadata != nil && judge != nil {
+		judge = t.judgeLabels(c, ref.Profile.Name, *change.Metadata, judge)
+	}
 	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, judge, &c.unit)
 	if err != nil {
 		return nil, err
 	}
 	return &coatcheckv1.UpdateTokenResponse{Token: tokenMessage(info)}, nil
+}
+
+// judgeLabels returns who decides about new labels of a token, by the token as it is and
+// as it would be: else whoever may change labels could have any rule apply.
+func (t *tokens) judgeLabels(c *call, profile string, labels map[string]string, judge func(*tokenizer.Facts) error) func(*tokenizer.Facts) error {
+	return func(found *tokenizer.Facts) error {
+		if err := judge(found); err != nil {
+			return err
+		}
+		subject, err := found.Subject()
+		if err != nil {
+			return err
+		}
+		request := c.request(profile)
+		request.Token = &policy.Known{Labels: labels, Of: subject, Made: found.Created(), Ends: found.Expires()}
+		if decision := c.policy.Decide(request); !decision.Allowed {
+			return c.judged(decision, denial(decision))
+		}
+		return nil
+	}
 }
 
 // RevokeToken ends the use of a token until it is restored.
@@ -257,6 +281,9 @@ func (t *tokens) ImportTokens(ctx context.Context, req *coatcheckv1.ImportTokens
 	asked := make([]tokenizer.TokenizeRequest, len(items))
 	at := make([]int, 0, len(items))
 	for i, item := range items {
+		if err := goOn(ctx, i); err != nil {
+			return nil, err
+		}
 		ask := &asked[len(at)]
 		if !t.wants(ctx, c, item.GetRequest(), &deeds[i], ask) {
 			continue
@@ -269,6 +296,11 @@ func (t *tokens) ImportTokens(ctx context.Context, req *coatcheckv1.ImportTokens
 		at = append(at, i)
 	}
 	responses, err := t.prepare(ctx, c, asked[:len(at)], at, deeds)
+	for i := range deeds {
+		if d := &deeds[i]; d.err != nil && errors.Is(d.err, tokenizer.ErrTokenTaken) {
+			t.traceTaken(ctx, tokenizer.Token(items[i].GetToken()), d)
+		}
+	}
 	c.tellAll(deeds)
 	if err != nil {
 		return nil, err
@@ -281,6 +313,21 @@ func (t *tokens) ImportTokens(ctx context.Context, req *coatcheckv1.ImportTokens
 		}
 	}
 	return resp, t.fits(resp)
+}
+
+// traceTaken records which token it was that an import found taken, and whether it is a
+// honeytoken.
+func (t *tokens) traceTaken(ctx context.Context, token tokenizer.Token, d *deed) {
+	ref, err := t.tokenizer.Inspect(token, d.Profile)
+	if err != nil {
+		return
+	}
+	if t.trap(ctx, ref) {
+		d.Alert = audit.AlertHoneytoken
+	}
+	if digest, err := t.tokenizer.Digest(ctx, DefaultNamespace, d.Profile, token); err == nil {
+		d.Token = digest
+	}
 }
 
 // tokenMessage is what is told of a token.

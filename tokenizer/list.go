@@ -58,11 +58,35 @@ func (t *Tokenizer) List(ctx context.Context, namespace string, req ListRequest)
 	if err != nil {
 		return Listed{}, err
 	}
+	var page Listed
+	limit := req.Limit
+	// Records that are left out are made up for: else a gap would tell of honeytokens.
+	for range maxFills {
+		req.Limit = limit - len(page.Tokens)
+		next, err := r.fill(ctx, req, after, &page)
+		if err != nil {
+			return Listed{}, err
+		}
+		if after = next; after == 0 || len(page.Tokens) == limit {
+			break
+		}
+	}
+	if after != 0 {
+		page.Next = sealPage(r.ring, after, query)
+	}
+	return page, nil
+}
+
+// maxFills is how often it is looked for more for a page that isn't full.
+const maxFills = 64
+
+// fill adds to a page what is wanted of the records behind after, up to the limit, and
+// returns where to go on, 0 at the end.
+func (r *reader) fill(ctx context.Context, req ListRequest, after uint64, page *Listed) (next uint64, err error) {
 	ids, next, err := r.page(ctx, req, after)
 	if err != nil {
-		return Listed{}, err
+		return 0, err
 	}
-	var page Listed
 	err = r.each(ctx, ids, func(_ int, f *Found) error {
 		if errors.Is(f.Err, ErrNotFound) {
 			return nil
@@ -77,13 +101,7 @@ func (t *Tokenizer) List(ctx context.Context, namespace string, req ListRequest)
 		}
 		return err
 	})
-	if err != nil {
-		return Listed{}, err
-	}
-	if next != 0 {
-		page.Next = sealPage(r.ring, next, query)
-	}
-	return page, nil
+	return next, err
 }
 
 // page returns the ids of the records of a page, and behind which the next begins,

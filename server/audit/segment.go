@@ -65,7 +65,7 @@ func listFiles(dir string) ([]segment, error) {
 	}
 	var files []segment
 	for _, entry := range entries {
-		if seg, ok := parseName(entry.Name()); ok {
+		if seg, ok := parseName(entry.Name()); ok && entry.Type().IsRegular() { // another would never end
 			files = append(files, seg)
 		}
 	}
