@@ -3,8 +3,12 @@
 package crl
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -36,10 +40,15 @@ func issuerOf(authority *x509.Certificate) issuer {
 
 // revoked is what the lists of an issuer say.
 type revoked struct {
-	name    string              // of the issuer, for people
-	serials map[string]struct{} // big endian, as of big.Int
-	updated time.Time           // of the latest list
-	expires time.Time           // when the first list is out of date
+	name    string                          // of the issuer, for people
+	serials map[string]struct{}             // big endian, as of big.Int
+	made    map[[sha256.Size]byte]time.Time // when each list was made, by the hash of what is signed
+	expires time.Time                       // when the first list is out of date
+}
+
+// newest returns when the lists were made, the newest first.
+func (r *revoked) newest() []time.Time {
+	return slices.SortedFunc(maps.Values(r.made), func(a, b time.Time) int { return b.Compare(a) })
 }
 
 // Check looks for the certificates of verified chains, each from the leaf to an
@@ -128,19 +137,25 @@ func (s *Set) Len() int {
 }
 
 // Replaces returns nil if the set may take the place of an earlier one with the same
-// authorities: if it has a list of each issuer of which there was one, and none that is
-// older. Else what has been revoked could be good again.
+// authorities: if it has as many lists of each issuer as there were, and for each one
+// that is no older. Else what has been revoked could be good again.
 func (s *Set) Replaces(earlier *Set) error {
 	if earlier == nil {
 		return nil
 	}
 	for id, was := range earlier.issuers {
 		is := s.issuers[id]
-		switch {
-		case is == nil:
+		if is == nil {
 			return errors.New("there was a list of " + was.name + ", and there is none any more")
-		case is.updated.Before(was.updated):
-			return errors.New("the list of " + was.name + " is older than the one that is at work")
+		}
+		then, now := was.newest(), is.newest()
+		if len(now) < len(then) {
+			return fmt.Errorf("there were %d lists of %s, and there are %d now", len(then), was.name, len(now))
+		}
+		for i := range then {
+			if now[i].Before(then[i]) {
+				return errors.New("the list of " + was.name + " is older than the one that is at work")
+			}
 		}
 	}
 	return nil

@@ -153,6 +153,37 @@ func TestListsThatAreRefused(t *testing.T) {
 	}
 }
 
+// Each of two lists of an issuer is missed, not only the newest.
+func TestReplacesTwoListsOfAnIssuer(t *testing.T) {
+	now := time.Now()
+	root := servertest.NewAuthority(t)
+	list := func(minutes int, certs ...*x509.Certificate) []byte {
+		return root.Revoke(t, now.Add(time.Duration(minutes)*time.Minute), certs...)
+	}
+	old, late := list(1, root.Caller(t, "a").Leaf), list(5, root.Caller(t, "b").Leaf)
+	was := good(t, slices.Concat(old, late), root)
+	for _, row := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"the same, the other way round", slices.Concat(late, old), ""},
+		{"both newer", slices.Concat(list(6), list(2)), ""},
+		{"both as new as the newest", slices.Concat(list(5), late), ""},
+		{"one more", slices.Concat(list(0), old, late), ""},
+		{"the old one is gone", late, "there were 2 lists"},
+		{"the old one is gone, and the other is there twice", slices.Concat(late, late), "there were 2 lists"},
+		{"the late one is gone", list(9), "there were 2 lists"},
+		{"the old one is older", slices.Concat(list(0), late), "older"},
+		{"the late one is older", slices.Concat(old, list(4)), "older"},
+	} {
+		err := good(t, row.data, root).Replaces(was)
+		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%s: %v, want %q", row.name, err, row.want)
+		}
+	}
+}
+
 // What has been revoked isn't good again because a file was lost or put back.
 func TestReplaces(t *testing.T) {
 	now := time.Now()

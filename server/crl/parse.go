@@ -2,11 +2,13 @@ package crl
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // File is a file with revocation lists.
@@ -120,16 +122,14 @@ func (s *Set) add(list *x509.RevocationList) error {
 		id := issuerOf(a)
 		of := s.issuers[id]
 		if of == nil {
-			of = &revoked{name: a.Subject.String(), serials: make(map[string]struct{})}
+			of = &revoked{name: a.Subject.String(), serials: make(map[string]struct{}), made: make(map[[sha256.Size]byte]time.Time)}
 			s.issuers[id] = of
 		}
 		for _, entry := range list.RevokedCertificateEntries {
 			of.serials[string(entry.SerialNumber.Bytes())] = struct{}{}
 		}
 		of.expires = earlier(of.expires, list.NextUpdate)
-		if list.ThisUpdate.After(of.updated) {
-			of.updated = list.ThisUpdate
-		}
+		of.made[sha256.Sum256(list.RawTBSRevocationList)] = list.ThisUpdate
 	}
 	if !known {
 		return fmt.Errorf("is of %q, and none of the authorities has that name and has signed it", list.Issuer.String())
