@@ -254,3 +254,27 @@ func TestCertificatesAreReloaded(t *testing.T) {
 	}
 	p.terminate(t)
 }
+
+// What an authority has revoked stays revoked when it is taken out of client_ca and put
+// back while its list is where it was.
+func TestAnAuthorityThatComesBackBringsItsList(t *testing.T) {
+	in := newSecureInstance(t)
+	other := servertest.NewAuthority(t)
+	own, both := certificatePEM(in.authority.Certificate().Raw), certificatePEM(other.Certificate().Raw)
+	both = append(both, own...)
+	cert := other.Caller(t, "checkout")
+	in.write(t, "certs/ca.crt", both)
+	in.write(t, "certs/list.crl", append(in.authority.Revoke(t, time.Now()), other.Revoke(t, time.Now(), cert.Leaf)...))
+	p := start(t, "serve", "--config", filepath.Join(in.dir, "coatcheck.yaml"))
+	fine := in.dial(t, p, other.Caller(t, "checkout"), in.authority)
+	becomes(t, p, fine, "OK")
+	in.write(t, "certs/ca.crt", own)
+	becomes(t, p, fine, "CERTIFICATE_UNTRUSTED")
+	in.write(t, "certs/ca.crt", both)
+	becomes(t, p, fine, "OK")
+	if got := answer(t, in.dial(t, p, cert, in.authority)); got != "Unavailable" {
+		t.Errorf("a revoked certificate of an authority that is back: %s", got)
+	}
+	waitForLog(t, p, `reason="the certificate has been revoked"`)
+	p.terminate(t)
+}

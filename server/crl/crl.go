@@ -160,18 +160,3 @@ func (s *Set) Replaces(earlier *Set) error {
 	}
 	return nil
 }
-
-// Within returns the set with other authorities: with the lists whose issuers are among
-// them. Nothing of the other issuers is trusted, so their lists don't matter.
-func (s *Set) Within(authorities []*x509.Certificate) *Set {
-	if s == nil {
-		return nil
-	}
-	next := newSet(authorities)
-	for _, a := range authorities {
-		if of := s.issuers[issuerOf(a)]; of != nil {
-			next.issuers[issuerOf(a)] = of
-		}
-	}
-	return next
-}

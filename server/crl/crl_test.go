@@ -134,7 +134,7 @@ func TestListsThatAreRefused(t *testing.T) {
 		{"damaged before a good one", slices.Concat(damaged, text), "can't be read"},
 		{"cut short behind a good one", slices.Concat(text, text[:len(text)-20]), "can't be read"},
 		{"of somebody else", servertest.NewAuthority(t).Revoke(t, now, leaf), "has signed it"},
-		{"of who may sign certificates only", withoutSign.Revoke(t, now), "has signed it"},
+		{"of who may sign certificates only", withoutSign.Revoke(t, now), "may not sign lists"},
 		{"a delta", list(func(l *x509.RevocationList) { l.ExtraExtensions = critical([]byte{2, 1, 1}, 2, 5, 29, 27) }), "2.5.29.27"},
 		{"for callers only", list(func(l *x509.RevocationList) {
 			l.ExtraExtensions = critical([]byte{0x30, 0x03, 0x81, 0x01, 0xff}, 2, 5, 29, 28)
@@ -207,9 +207,42 @@ func TestReplaces(t *testing.T) {
 	if err := was.Replaces(nil); err != nil {
 		t.Error(err)
 	}
-	within := was.Within([]*x509.Certificate{root.Certificate()})
-	if err := good(t, root.Revoke(t, now), root).Replaces(within); err != nil {
+}
+
+// Of authorities that are gone the lists don't matter, as long as they are gone.
+func TestParseKnown(t *testing.T) {
+	now := time.Now()
+	root, other := servertest.NewAuthority(t), servertest.NewAuthority(t)
+	bad, worse := root.Caller(t, "a").Leaf, other.Caller(t, "b").Leaf
+	files := []crl.File{{Name: "list", Data: slices.Concat(other.Revoke(t, now, worse), root.Revoke(t, now, bad))}}
+	known := func(authorities ...*x509.Certificate) *crl.Set {
+		set, err := crl.ParseKnown(files, authorities)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	both := known(root.Certificate(), other.Certificate())
+	one := known(root.Certificate())
+	if both.Len() != 2 || one.Len() != 1 || known().Len() != 0 {
+		t.Errorf("%d revoked, without the other authority %d, without any %d", both.Len(), one.Len(), known().Len())
+	}
+	if _, err := one.Check(chain(bad, root), now); !errors.Is(err, crl.ErrRevoked) {
+		t.Errorf("of the authority that stays: %v", err)
+	}
+	if err := good(t, root.Revoke(t, now), root).Replaces(one); err != nil {
 		t.Errorf("once the other authority is gone: %v", err)
+	}
+
+	// That the same authority comes with a certificate that isn't fit for lists is no
+	// reason to forget them.
+	unfit := *root.Certificate()
+	unfit.KeyUsage = x509.KeyUsageCertSign
+	if _, err := crl.ParseKnown(files, []*x509.Certificate{&unfit}); err == nil || !strings.Contains(err.Error(), "may not sign lists") {
+		t.Errorf("an authority that may sign lists no more: %v", err)
+	}
+	if _, err := crl.ParseKnown([]crl.File{{Name: "list", Data: []byte("no list")}}, nil); err == nil {
+		t.Error("what is no list is passed over")
 	}
 }
 

@@ -24,23 +24,31 @@ type File struct {
 //
 // The error is of the first list that is wrong.
 func Parse(files []File, authorities []*x509.Certificate) (*Set, error) {
-	s := newSet(authorities)
+	return parse(files, authorities, func(err error) bool { return err != nil })
+}
+
+// ParseKnown is Parse for authorities that may have become others since the lists were
+// good: lists that none of them has signed are passed over. Nothing that only the
+// issuers of those vouch for is trusted, so they don't matter.
+func ParseKnown(files []File, authorities []*x509.Certificate) (*Set, error) {
+	return parse(files, authorities, func(err error) bool { return err != nil && !errors.Is(err, errUnknown) })
+}
+
+// parse reads lists, up to the first whose error matters.
+func parse(files []File, authorities []*x509.Certificate, matters func(error) bool) (*Set, error) {
+	s := &Set{authorities: authorities, issuers: make(map[issuer]*revoked)}
 	for _, f := range files {
 		ders, err := split(f.Data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		for i, der := range ders {
-			if err := s.parse(der); err != nil {
+			if err := s.parse(der); matters(err) {
 				return nil, fmt.Errorf("%s: list %d: %w", f.Name, i+1, err)
 			}
 		}
 	}
 	return s, nil
-}
-
-func newSet(authorities []*x509.Certificate) *Set {
-	return &Set{authorities: authorities, issuers: make(map[issuer]*revoked)}
 }
 
 // begin is how a block of PEM begins.
@@ -111,11 +119,20 @@ func complete(value []byte) bool {
 	return true
 }
 
-// add adds a list, once it is known whose it is.
+// errUnknown says that a list is of somebody else.
+var errUnknown = errors.New("none of the authorities has that name and has signed it")
+
+// add adds a list, once it is known whose it is. An authority that has signed it, but
+// may not sign lists, is an error of its own: who relies on it would be in for less.
 func (s *Set) add(list *x509.RevocationList) error {
+	fault := errUnknown
 	known := false
 	for _, a := range s.authorities {
-		if !bytes.Equal(a.RawSubject, list.RawIssuer) || list.CheckSignatureFrom(a) != nil {
+		if !bytes.Equal(a.RawSubject, list.RawIssuer) || a.CheckSignature(list.SignatureAlgorithm, list.RawTBSRevocationList, list.Signature) != nil {
+			continue
+		}
+		if list.CheckSignatureFrom(a) != nil {
+			fault = errors.New("that authority has signed it, but may not sign lists")
 			continue
 		}
 		known = true
@@ -132,7 +149,7 @@ func (s *Set) add(list *x509.RevocationList) error {
 		of.made[sha256.Sum256(list.RawTBSRevocationList)] = list.ThisUpdate
 	}
 	if !known {
-		return fmt.Errorf("is of %q, and none of the authorities has that name and has signed it", list.Issuer.String())
+		return fmt.Errorf("is of %q, and %w", list.Issuer.String(), fault)
 	}
 	return nil
 }

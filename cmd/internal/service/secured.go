@@ -8,6 +8,7 @@ import (
 	"github.com/coatcheck/coatcheck/cmd/internal/config"
 	"github.com/coatcheck/coatcheck/server"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/server/crl"
 )
 
 // securedFiles are the files of TLS, of which certificates and revocation lists are
@@ -61,7 +62,12 @@ func (s *tlsSource) load(files [][]byte) (func(context.Context) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	next.revoked, next.lists = s.work.revoked.Within(next.authorities), s.work.lists
+	next.listFiles, next.lists = s.work.listFiles, s.work.lists
+	if len(s.config.CRL) > 0 {
+		if next.revoked, err = crl.ParseKnown(listsOf(s.config, next.listFiles), next.authorities); err != nil {
+			return nil, err
+		}
+	}
 	return func(ctx context.Context) error {
 		if err := s.put(ctx, audit.ActionReloadTLS, next, next.files.name, s.work.files.name); err != nil {
 			return err
@@ -87,7 +93,7 @@ func (s *listSource) working() string            { return s.work.lists.digest }
 func (s *listSource) name(files [][]byte) string { return concatenated(files...) }
 
 func (s *listSource) load(files [][]byte) (func(context.Context) error, error) {
-	revoked, err := parseLists(s.config, files, s.work.authorities)
+	revoked, err := crl.Parse(listsOf(s.config, files), s.work.authorities)
 	if err == nil {
 		err = revoked.Replaces(s.work.revoked)
 	}
@@ -95,7 +101,7 @@ func (s *listSource) load(files [][]byte) (func(context.Context) error, error) {
 		return nil, err
 	}
 	next := s.work
-	next.revoked, next.lists = revoked, version{digest(files), s.name(files)}
+	next.revoked, next.listFiles, next.lists = revoked, files, version{digest(files), s.name(files)}
 	return func(ctx context.Context) error {
 		if err := s.put(ctx, audit.ActionReloadCRL, next, next.lists.name, s.work.lists.name); err != nil {
 			return err

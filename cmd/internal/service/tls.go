@@ -28,7 +28,8 @@ func LoadTLS(c config.TLS, now time.Time) (*tls.Config, error) {
 type secured struct {
 	config      *tls.Config
 	authorities []*x509.Certificate // of config.ClientCAs
-	revoked     *crl.Set            // nil without lists
+	revoked     *crl.Set            // what the lists say that are of authorities; nil without lists
+	listFiles   [][]byte            // the lists, also those of authorities that are gone: they may come back
 	files       version             // of the certificate, the key and the authorities
 	lists       version             // of the revocation lists
 }
@@ -59,8 +60,8 @@ func loadTLS(c config.TLS, now time.Time) (secured, error) {
 	if files, err = readLists(c); err != nil {
 		return secured{}, err
 	}
-	t.lists = version{digest(files), concatenated(files...)}
-	t.revoked, err = parseLists(c, files, t.authorities)
+	t.listFiles, t.lists = files, version{digest(files), concatenated(files...)}
+	t.revoked, err = crl.Parse(listsOf(c, files), t.authorities)
 	return t, err
 }
 
@@ -119,13 +120,13 @@ func readLists(c config.TLS) ([][]byte, error) {
 	return files, nil
 }
 
-// parseLists checks what readLists has read against the authorities.
-func parseLists(c config.TLS, files [][]byte, authorities []*x509.Certificate) (*crl.Set, error) {
+// listsOf names what readLists has read.
+func listsOf(c config.TLS, files [][]byte) []crl.File {
 	var named []crl.File
 	for i, data := range files {
 		named = append(named, crl.File{Name: "crl " + c.CRL[i], Data: data})
 	}
-	return crl.Parse(named, authorities)
+	return named
 }
 
 // certificatesName names what readTLS has read, without the key, whose certificate says
