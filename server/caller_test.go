@@ -18,6 +18,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/coatcheck/coatcheck/server/crl"
+
 	"github.com/coatcheck/coatcheck/server/policy"
 )
 
@@ -69,6 +71,32 @@ func TestAClientIsNamedWhileItsCertificateIsGood(t *testing.T) {
 	}
 	if caller, err := newClient(&net.TCPAddr{}, credentials.TLSInfo{}, true, &now).name(time.Now()); !errors.Is(err, errNoIdentity) || caller != "" {
 		t.Errorf("without a certificate: %q, %v", caller, err)
+	}
+}
+
+// What the server doesn't take is refused when it is prepared; what is at work changes
+// when it is put to work, not before.
+func TestPrepareTLS(t *testing.T) {
+	var s Server
+	config := &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool(), Certificates: make([]tls.Certificate, 1)}
+	first, err := newTrust(config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.trust.Store(first)
+	if put, err := s.PrepareTLS(&tls.Config{MinVersion: tls.VersionTLS13}, nil); err == nil || put != nil {
+		t.Error("a configuration that doesn't demand client certificates is taken")
+	}
+	revoked := new(crl.Set)
+	put, err := s.PrepareTLS(config, revoked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.trust.Load() != first {
+		t.Error("what is prepared is at work already")
+	}
+	if put(); s.Revoked() != revoked {
+		t.Error("what is prepared isn't put to work")
 	}
 }
 

@@ -42,7 +42,7 @@ import (
 // field says otherwise. The caller opens and closes what it passes in.
 type Config struct {
 	// TLS must demand TLS 1.3 and verified client certificates. Its
-	// GetConfigForClient is not asked; ReplaceTLS puts another in its place.
+	// GetConfigForClient is not asked; PrepareTLS is for another in its place.
 	TLS *tls.Config
 
 	// Revoked are the client certificates that are refused. It may be nil.

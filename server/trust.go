@@ -86,19 +86,19 @@ func newTrust(config *tls.Config, revoked *crl.Set) (*trust, error) {
 	return &trust{config, revoked}, nil
 }
 
-// ReplaceTLS puts another TLS configuration and other revoked certificates to work, both
-// at once. Handshakes that begin from now on go by them. So do calls of connections that
-// are open: a client whose certificate is revoked, or no more of a trusted authority, is
-// refused. The server's own certificate in open connections stays what it was.
+// PrepareTLS checks another TLS configuration and other revoked certificates. put puts
+// them to work, both at once, and can't fail. Handshakes that begin from then on go by
+// them. So do calls of connections that are open: a client whose certificate is revoked,
+// or no more of a trusted authority, is refused. The server's own certificate in open
+// connections stays what it was.
 //
-// It fails, and changes nothing, where New would.
-func (s *Server) ReplaceTLS(config *tls.Config, revoked *crl.Set) error {
+// The error is that of New.
+func (s *Server) PrepareTLS(config *tls.Config, revoked *crl.Set) (put func(), err error) {
 	next, err := newTrust(config, revoked)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.trust.Store(next)
-	return nil
+	return func() { s.trust.Store(next) }, nil
 }
 
 // Revoked returns the client certificates that are refused now; nil if none are.

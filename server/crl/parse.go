@@ -122,8 +122,8 @@ func complete(value []byte) bool {
 // errUnknown says that a list is of somebody else.
 var errUnknown = errors.New("none of the authorities has that name and has signed it")
 
-// add adds a list, once it is known whose it is. An authority that has signed it, but
-// may not sign lists, is an error of its own: who relies on it would be in for less.
+// add adds a list, once it is known whose it is. That an authority has signed it which
+// may not sign lists is another error than errUnknown: such a list is not passed over.
 func (s *Set) add(list *x509.RevocationList) error {
 	fault := errUnknown
 	known := false

@@ -258,9 +258,11 @@ func (in *Instance) TLS(t testing.TB, clients *x509.CertPool) *tls.Config {
 // ReplaceTLS puts another configuration and other revoked certificates to work.
 func (in *Instance) ReplaceTLS(t testing.TB, config *tls.Config, revoked *crl.Set) {
 	t.Helper()
-	if err := in.server.ReplaceTLS(config, revoked); err != nil {
+	put, err := in.server.PrepareTLS(config, revoked)
+	if err != nil {
 		t.Fatal(err)
 	}
+	put()
 }
 
 // Limited returns how many items have been refused for a limit of a rule.

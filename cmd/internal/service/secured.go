@@ -2,11 +2,11 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"time"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/config"
-	"github.com/coatcheck/coatcheck/server"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/crl"
 )
@@ -14,28 +14,35 @@ import (
 // securedFiles are the files of TLS, of which certificates and revocation lists are
 // followed one by one, and put to work in one server. It is not for concurrent use.
 type securedFiles struct {
-	config config.TLS
-	server *server.Server
-	work   secured       // what is at work
-	hash   func() string // of the policy
-	audit  *audit.Log
-	log    *slog.Logger
+	config  config.TLS
+	prepare func(*tls.Config, *crl.Set) (put func(), err error) // of the server
+	work    secured                                             // what is at work
+	hash    func() string                                       // of the policy
+	audit   *audit.Log
+	log     *slog.Logger
 
 	outdated time.Time // when the lists at work were due whose being out of date is logged
 }
 
-// put puts other files to work, as soon as the event that says so is durable.
-func (s *securedFiles) put(ctx context.Context, action string, next secured, name, previous string) error {
-	event := audit.SystemEvent(action, "", s.hash())
-	event.Files, event.PreviousFiles = name, previous
-	if err := commitEvent(ctx, s.audit, &event); err != nil {
-		return err
+// change checks whether the server takes other files, and returns what puts them to work
+// and calls done, as soon as the event that says so is durable. After the event nothing
+// can fail.
+func (s *securedFiles) change(action string, next secured, name, previous string, done func()) (func(context.Context) error, error) {
+	put, err := s.prepare(next.config, next.revoked)
+	if err != nil {
+		return nil, err
 	}
-	if err := s.server.ReplaceTLS(next.config, next.revoked); err != nil {
-		return err
-	}
-	s.work = next
-	return nil
+	return func(ctx context.Context) error {
+		event := audit.SystemEvent(action, "", s.hash())
+		event.Files, event.PreviousFiles = name, previous
+		if err := commitEvent(ctx, s.audit, &event); err != nil {
+			return err
+		}
+		put()
+		s.work = next
+		done()
+		return nil
+	}, nil
 }
 
 // lookAtTime says in the log when a list goes out of date, once.
@@ -68,15 +75,11 @@ func (s *tlsSource) load(files [][]byte) (func(context.Context) error, error) {
 			return nil, err
 		}
 	}
-	return func(ctx context.Context) error {
-		if err := s.put(ctx, audit.ActionReloadTLS, next, next.files.name, s.work.files.name); err != nil {
-			return err
-		}
+	return s.change(audit.ActionReloadTLS, next, next.files.name, s.work.files.name, func() {
 		leaf := next.config.Certificates[0].Leaf
 		s.log.Info("certificates replaced", "expires", leaf.NotAfter.UTC().Format(time.RFC3339), "authorities", len(next.authorities))
 		s.replaced()
-		return nil
-	}, nil
+	})
 }
 
 func (s *tlsSource) refuse(ctx context.Context, name string) error {
@@ -102,14 +105,10 @@ func (s *listSource) load(files [][]byte) (func(context.Context) error, error) {
 	}
 	next := s.work
 	next.revoked, next.listFiles, next.lists = revoked, files, version{digest(files), s.name(files)}
-	return func(ctx context.Context) error {
-		if err := s.put(ctx, audit.ActionReloadCRL, next, next.lists.name, s.work.lists.name); err != nil {
-			return err
-		}
+	return s.change(audit.ActionReloadCRL, next, next.lists.name, s.work.lists.name, func() {
 		due, _ := revoked.Expires()
 		s.log.Info("revocation lists replaced", "revoked", revoked.Len(), "due", due.UTC().Format(time.RFC3339))
-		return nil
-	}, nil
+	})
 }
 
 func (s *listSource) refuse(ctx context.Context, name string) error {

@@ -231,7 +231,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
 	background.Go(func() { f.notary.Run(backgroundCtx, cfg.Upkeep.LogSigner) })
 	background.Go(func() { cfg.Alerts.Run(backgroundCtx) })
-	files := &securedFiles{config: o.Config.Server.TLS, server: srv, work: parts.secured, hash: cfg.Policy.Hash, audit: f.log, log: o.Log}
+	files := &securedFiles{config: o.Config.Server.TLS, prepare: srv.PrepareTLS, work: parts.secured, hash: cfg.Policy.Hash, audit: f.log, log: o.Log}
 	files.lookAtTime()
 	lists := &follower{source: &listSource{files}, what: "revocation list", log: o.Log}
 	certificates := &follower{source: &tlsSource{files, lists.again}, what: "server's certificate, key or client_ca", log: o.Log}
