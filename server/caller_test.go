@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/coatcheck/coatcheck/server/crl"
-
 	"github.com/coatcheck/coatcheck/server/policy"
 )
 
@@ -57,7 +56,7 @@ func TestAClientIsNamedWhileItsCertificateIsGood(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _, _ = c.name(expires.Add(-time.Second)) }); n > 0 {
 		t.Errorf("%v allocations to ask again", n)
 	}
-	if caller, err := c.name(expires.Add(time.Second)); !errors.Is(err, errNoIdentity) || caller != "" {
+	if caller, err := c.name(expires.Add(time.Second)); !errors.Is(err, errUntrusted) || caller != "" {
 		t.Errorf("after: %q, %v", caller, err)
 	}
 	was := now.Load()

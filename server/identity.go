@@ -144,8 +144,7 @@ type client struct {
 	ip          netip.Addr // of the address
 	fingerprint string     // "" without a certificate, which the TLS configuration rules out
 	caller      string
-	unnamed     error     // why the certificate names nobody
-	until       time.Time // when the certificate expires
+	unnamed     error // why the certificate names nobody
 
 	trust   *atomic.Pointer[trust] // of now
 	verdict atomic.Pointer[verdict]
@@ -160,7 +159,7 @@ func newClient(address net.Addr, info credentials.TLSInfo, allowCommonName bool,
 	var cert *x509.Certificate
 	if len(info.State.VerifiedChains) > 0 {
 		cert = info.State.VerifiedChains[0][0]
-		c.fingerprint, c.until = fingerprint(cert), cert.NotAfter
+		c.fingerprint = fingerprint(cert)
 	}
 	c.caller, c.unnamed = callerOf(cert, allowCommonName)
 	return c
@@ -169,11 +168,8 @@ func newClient(address net.Addr, info credentials.TLSInfo, allowCommonName bool,
 // name returns the caller's identity. A connection may outlast its certificate, and
 // the trust in it.
 func (c *client) name(now time.Time) (string, error) {
-	switch {
-	case c.unnamed != nil:
+	if c.unnamed != nil {
 		return "", c.unnamed
-	case now.After(c.until):
-		return "", errNoIdentity
 	}
 	if err := c.trusted(now); err != nil {
 		return "", err
@@ -181,7 +177,7 @@ func (c *client) name(now time.Time) (string, error) {
 	return c.caller, nil
 }
 
-// trusted says whether the certificate is still trusted. It thinks about that when
+// trusted says whether the certificate is still trusted, and hasn't expired. It thinks about that when
 // there is news, and else says what it said before.
 func (c *client) trusted(now time.Time) error {
 	t, v := c.trust.Load(), c.verdict.Load()

@@ -186,7 +186,7 @@ var refusals = []refusal{
 	{err: errNotSuspended, code: codes.NotFound, reason: "NOT_SUSPENDED", message: "the caller is not suspended"},
 	{err: crl.ErrRevoked, code: codes.Unauthenticated, reason: "CERTIFICATE_REVOKED", message: "the client certificate has been revoked"},
 	{err: crl.ErrOutdated, code: codes.Unauthenticated, reason: "REVOCATION_UNKNOWN", message: "the revocation list of the client certificate's issuer is out of date"},
-	{err: errUntrusted, code: codes.Unauthenticated, reason: "CERTIFICATE_UNTRUSTED", message: "the client certificate is of an authority that is trusted no more, or one above it has expired"},
+	{err: errUntrusted, code: codes.Unauthenticated, reason: "CERTIFICATE_UNTRUSTED", message: "the client certificate, or one above it, has expired, or is of an authority that is trusted no more"},
 	{err: errNoRule, code: codes.PermissionDenied, reason: "NO_RULE", message: "no rule of the policy allows this"},
 	{err: errPurposeNotAllowed, code: codes.PermissionDenied, reason: "PURPOSE_NOT_ALLOWED", message: "the policy doesn't allow this for this purpose"},
 	{err: errDeniedByRule, code: codes.PermissionDenied, reason: "DENIED_BY_RULE", message: "a rule of the policy denies this"},

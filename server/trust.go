@@ -9,9 +9,9 @@ import (
 	"github.com/coatcheck/coatcheck/server/crl"
 )
 
-// errUntrusted says that the authorities of now don't vouch for a certificate for which
-// those of then did.
-var errUntrusted = errors.New("server: the client certificate is of an authority that is trusted no more")
+// errUntrusted says that a certificate that was good at the handshake isn't now: it, or
+// one above it, has expired, or the authorities of now don't vouch for it.
+var errUntrusted = errors.New("server: the client certificate has expired, or is of an authority that is trusted no more")
 
 // trust says which clients are trusted. It doesn't change; another takes its place.
 type trust struct {
