@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"io/fs"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +24,9 @@ const followPeriod = time.Second
 // source is something that comes out of files and can be put to work anew. It is not for
 // concurrent use.
 type source interface {
+	// paths returns where the files are.
+	paths() []string
+
 	// read returns what the files hold.
 	read() ([][]byte, error)
 
@@ -62,18 +67,52 @@ type follower struct {
 	what string // for the log, as in "policy file"
 	log  *slog.Logger
 
-	seen    content // when the files were last looked at
-	settled content // what has been decided about: put to work, or refused
+	marks   []fs.FileInfo // of the files when they were last read; nil if they must be read again
+	seen    content       // when the files were last read
+	settled content       // what has been decided about: put to work, or refused
 	refused atomic.Bool
 }
 
+// newFollower returns a follower of a source whose files are at work.
+func newFollower(s source, what string, log *slog.Logger) *follower {
+	return &follower{source: s, what: what, log: log, settled: content{digest: s.working()}}
+}
+
+// group are followers of what is put to work together. They are looked at one after the
+// other.
+type group struct {
+	followers []*follower
+	also      func() // is called after each look, if it isn't nil
+}
+
 // follow follows files until ctx ends. A signal on reload says that they are as they are
-// meant to be: they are looked at right away. Each of also is called at each look, for
-// what has to be looked at besides.
-func follow(ctx context.Context, reload <-chan os.Signal, followers []*follower, also ...func()) {
-	for _, f := range followers {
-		f.settled = content{digest: f.working()}
+// meant to be: they are looked at right away. No group waits for the files of another,
+// which may be where nothing answers.
+func follow(ctx context.Context, reload <-chan os.Signal, groups ...group) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	var asked []chan struct{}
+	for _, g := range groups {
+		ask := make(chan struct{}, 1)
+		asked = append(asked, ask)
+		running.Go(func() { g.follow(ctx, ask) })
 	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+		}
+		for _, ask := range asked {
+			select {
+			case ask <- struct{}{}:
+			default: // it will look anyway
+			}
+		}
+	}
+}
+
+func (g group) follow(ctx context.Context, ask <-chan struct{}) {
 	tick := time.NewTicker(followPeriod)
 	defer tick.Stop()
 	for {
@@ -81,22 +120,30 @@ func follow(ctx context.Context, reload <-chan os.Signal, followers []*follower,
 		select {
 		case <-ctx.Done():
 			return
-		case <-reload:
+		case <-ask:
 			asked = true
 		case <-tick.C:
 		}
-		for _, f := range followers {
+		for _, f := range g.followers {
 			f.look(ctx, asked)
 		}
-		for _, look := range also {
-			look()
+		if g.also != nil {
+			g.also()
 		}
 	}
 }
 
-// look looks at the files.
+// look looks at the files. It reads them if there may be something to do about them.
 func (f *follower) look(ctx context.Context, asked bool) {
+	now, marks := time.Now(), marksOf(f.paths())
+	if !asked && f.seen == f.settled && sameMarks(f.marks, marks) {
+		return
+	}
 	files, err := f.read()
+	f.marks = nil
+	if err == nil && tell(marks, now) {
+		f.marks = marks
+	}
 	var found content
 	var name string
 	if err != nil {

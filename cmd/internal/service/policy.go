@@ -31,6 +31,8 @@ type policySource struct {
 	log    *slog.Logger
 }
 
+func (s *policySource) paths() []string { return []string{s.config.Policy} }
+
 func (s *policySource) read() ([][]byte, error) {
 	data, err := read("policy", s.config.Policy)
 	return [][]byte{data}, err

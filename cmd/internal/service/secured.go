@@ -60,6 +60,9 @@ type tlsSource struct {
 	replaced func() // is called when others are at work
 }
 
+func (s *tlsSource) paths() []string {
+	return []string{s.config.Certificate, s.config.Key, s.config.ClientCA}
+}
 func (s *tlsSource) read() ([][]byte, error)    { return readTLS(s.config) }
 func (s *tlsSource) working() string            { return s.work.files.digest }
 func (s *tlsSource) name(files [][]byte) string { return certificatesName(files) }
@@ -91,6 +94,7 @@ func (s *tlsSource) refuse(ctx context.Context, name string) error {
 // listSource are the revocation lists.
 type listSource struct{ *securedFiles }
 
+func (s *listSource) paths() []string            { return s.config.CRL }
 func (s *listSource) read() ([][]byte, error)    { return readLists(s.config) }
 func (s *listSource) working() string            { return s.work.lists.digest }
 func (s *listSource) name(files [][]byte) string { return concatenated(files...) }

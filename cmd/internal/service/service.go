@@ -233,20 +233,21 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	background.Go(func() { cfg.Alerts.Run(backgroundCtx) })
 	files := &securedFiles{config: o.Config.Server.TLS, prepare: srv.PrepareTLS, work: parts.secured, hash: cfg.Policy.Hash, audit: f.log, log: o.Log}
 	files.lookAtTime()
-	lists := &follower{source: &listSource{files}, what: "revocation list", log: o.Log}
-	certificates := &follower{source: &tlsSource{files, lists.again}, what: "server's certificate, key or client_ca", log: o.Log}
-	rules := &follower{source: &policySource{o.Config, cfg.Policy, f.log, o.Log}, what: "policy file", log: o.Log}
-	followers := []*follower{certificates, rules}
+	lists := newFollower(&listSource{files}, "revocation list", o.Log)
+	certificates := newFollower(&tlsSource{files, lists.again}, "server's certificate, key or client_ca", o.Log)
+	trusted := group{[]*follower{certificates}, files.lookAtTime}
 	if len(o.Config.Server.TLS.CRL) > 0 {
-		followers = append(followers, lists)
+		trusted.followers = append(trusted.followers, lists)
 	}
+	rules := newFollower(&policySource{o.Config, cfg.Policy, f.log, o.Log}, "policy file", o.Log)
+	groups := []group{trusted, {followers: []*follower{rules}}}
 	var shadow *metrics.Shadow
 	if cfg.Shadow != nil {
-		f := &follower{source: &shadowSource{o.Config, cfg.Shadow, o.Log}, what: "shadow policy file", log: o.Log}
-		followers = append(followers, f)
+		f := newFollower(&shadowSource{o.Config, cfg.Shadow, o.Log}, "shadow policy file", o.Log)
+		groups = append(groups, group{followers: []*follower{f}})
 		shadow = &metrics.Shadow{Differences: cfg.Shadow.Differences, Refused: f.refused.Load}
 	}
-	background.Go(func() { follow(backgroundCtx, o.Reload, followers, files.lookAtTime) })
+	background.Go(func() { follow(backgroundCtx, o.Reload, groups...) })
 	if f.metrics != nil {
 		sources := metrics.Sources{
 			Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(),

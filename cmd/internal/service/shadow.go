@@ -39,6 +39,8 @@ type shadowSource struct {
 	log    *slog.Logger
 }
 
+func (s *shadowSource) paths() []string { return []string{s.config.ShadowPolicy} }
+
 func (s *shadowSource) read() ([][]byte, error) {
 	data, err := read("shadow_policy", s.config.ShadowPolicy)
 	return [][]byte{data}, err
