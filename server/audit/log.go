@@ -12,12 +12,17 @@ import (
 type Log struct {
 	store    tokenizer.Store
 	segments *Segments
+	told     []func(sequence uint64)
 }
 
 // NewLog returns a Log that commits to the store and lets the segments know.
 func NewLog(store tokenizer.Store, segments *Segments) *Log {
-	return &Log{store, segments}
+	return &Log{store: store, segments: segments}
 }
+
+// Tell has a function called with the number of each event that was committed, in any
+// order. It must be called before the first Commit, and the function must not block.
+func (l *Log) Tell(committed func(sequence uint64)) { l.told = append(l.told, committed) }
 
 // ErrTooLarge says that an event has more to say than stands in a line.
 var ErrTooLarge = errors.New("audit: event too large")
@@ -43,5 +48,8 @@ func (l *Log) CommitFunc(ctx context.Context, unit tokenizer.Unit, body func(tok
 		return outcome, err
 	}
 	l.segments.Wake()
+	for _, committed := range l.told {
+		committed(outcome.Sequence)
+	}
 	return outcome, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/crl"
 	"github.com/coatcheck/coatcheck/server/limit"
+	"github.com/coatcheck/coatcheck/server/sink"
 	"github.com/coatcheck/coatcheck/server/upkeep"
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
@@ -50,6 +51,10 @@ type Sources struct {
 	// Revoked returns what revocation lists say; it may be nil.
 	Revoked func() *crl.Set
 
+	// Sinks returns what has been counted of the ways out of the audit log; nil if there
+	// are none.
+	Sinks func() []sink.Counts
+
 	// Limited returns how many items have been refused for a limit of a rule.
 	Limited func() []limit.Count
 }
@@ -61,7 +66,7 @@ func Handler(s Sources) http.Handler {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		keys(s), tokens(s), alerts(s), checkpoints(s), limited(s),
+		keys(s), tokens(s), alerts(s), checkpoints(s), limited(s), sinks(s),
 		refused("policy_refused", "1 while the policy file is refused, so that an earlier policy is at work.", s.PolicyRefused),
 		refused("tls_refused", "1 while the server's certificate, key or client authorities are refused, so that earlier ones are at work.", s.TLSRefused),
 		refused("crl_refused", "1 while a revocation list is refused, so that earlier ones are at work.", s.CRLRefused),

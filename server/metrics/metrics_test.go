@@ -15,6 +15,7 @@ import (
 	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/metrics"
 	"github.com/coatcheck/coatcheck/server/servertest"
+	"github.com/coatcheck/coatcheck/server/sink"
 )
 
 func TestKeys(t *testing.T) {
@@ -28,6 +29,9 @@ func TestKeys(t *testing.T) {
 		Revoked: func() *crl.Set { return revoked }, Alerts: alerts.Counts,
 		Notary: func() audit.NotaryStatus {
 			return audit.NotaryStatus{Signed: time.Unix(1_800_000_000, 0), Events: 40, Uncovered: 2, Failing: true}
+		},
+		Sinks: func() []sink.Counts {
+			return []sink.Counts{{Sink: "syslog", Lag: 1, Delivered: 2, Reduced: 3, Rejected: 4, Skipped: 5, Failed: 6}}
 		},
 		Limited: func() []limit.Count {
 			return []limit.Count{{Name: limit.Name{Rule: "sees", Limit: "values_per_hour"}, Refused: 3}}
@@ -49,6 +53,12 @@ func TestKeys(t *testing.T) {
 		`coatcheck_audit_checkpoint_events 40`,
 		`coatcheck_audit_uncovered_events 2`,
 		`coatcheck_audit_checkpoint_failing 1`,
+		`coatcheck_audit_sink_lag_events{sink="syslog"} 1`,
+		`coatcheck_audit_sink_delivered_total{sink="syslog"} 2`,
+		`coatcheck_audit_sink_reduced_total{sink="syslog"} 3`,
+		`coatcheck_audit_sink_rejected_total{sink="syslog"} 4`,
+		`coatcheck_audit_sink_skipped_total{sink="syslog"} 5`,
+		`coatcheck_audit_sink_failed_total{sink="syslog"} 6`,
 		`coatcheck_tls_refused 0`,
 		`coatcheck_crl_refused 1`,
 		`coatcheck_crl_expires_timestamp_seconds 0`,

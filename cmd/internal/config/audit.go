@@ -6,8 +6,8 @@ import (
 	"github.com/coatcheck/coatcheck/server/audit"
 )
 
-// Audit says where the readable audit log goes, how long it stays there, and when it is
-// signed.
+// Audit says where the readable audit log goes, how long it stays there, when it is
+// signed, and where else it is sent.
 type Audit struct {
 	Directory   string        `yaml:"directory"`    // made if it doesn't exist
 	SegmentSize int64         `yaml:"segment_size"` // bytes
@@ -21,6 +21,9 @@ type Audit struct {
 	// RetentionBelowAYear has to be set for a retention of less than a year, so that
 	// nobody falls below what PCI DSS 10.5.1 asks for by a slip of the pen.
 	RetentionBelowAYear bool `yaml:"retention_below_a_year"`
+
+	Syslog *AuditSyslog `yaml:"syslog"`
+	OTLP   *AuditOTLP   `yaml:"otlp"`
 }
 
 const year = 365 * 24 * time.Hour
@@ -45,6 +48,7 @@ func (a Audit) check(fault func(string, ...string), require func(string, ...stri
 	case a.Retention != 0 && a.Retention < year && !a.RetentionBelowAYear:
 		fault("retention is less than a year, 8760h: set retention_below_a_year to true if it has to be", "audit", "retention")
 	}
+	a.checkSinks(fault, require)
 }
 
 // Options returns the options for package audit.

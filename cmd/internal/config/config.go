@@ -254,7 +254,7 @@ func (c *Config) resolve(dir string) {
 	for i := range c.Server.TLS.CRL {
 		paths = append(paths, &c.Server.TLS.CRL[i])
 	}
-	for _, p := range append(append(c.Keystore.paths(), &c.ShadowPolicy), c.Alerts.paths()...) {
+	for _, p := range slices.Concat(c.Keystore.paths(), []*string{&c.ShadowPolicy}, c.Alerts.paths(), c.Audit.paths()) {
 		if *p != "" {
 			paths = append(paths, p)
 		}

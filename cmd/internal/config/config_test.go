@@ -137,6 +137,23 @@ func TestLoadAlerts(t *testing.T) {
 	}
 }
 
+func TestLoadSinks(t *testing.T) {
+	c, err := load(t, strings.Replace(good, "audit: {directory: audit}", `audit:
+  directory: audit
+  syslog: {address: "tls://siem.example:6514", ca_file: ca.pem, certificate: c.pem, key: /etc/key, facility: 0, strict_close: true, begin: next}
+  otlp: {url: "https://collector.example:4318/v1/logs", headers_file: headers, max_size: 1048576, timeout: 5s}`, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, o := c.Audit.Syslog, c.Audit.OTLP
+	if !filepath.IsAbs(s.CAFile) || !filepath.IsAbs(s.Certificate) || s.Key != "/etc/key" || *s.Facility != 0 || !s.StrictClose || !s.Begin.AtNext() {
+		t.Errorf("syslog: %+v", s)
+	}
+	if !filepath.IsAbs(o.HeadersFile) || o.CAFile != "" || o.MaxSize != 1<<20 || o.Timeout != 5*time.Second || o.Begin.AtNext() {
+		t.Errorf("otlp: %+v", o)
+	}
+}
+
 func TestKeystoreDefaults(t *testing.T) {
 	c, err := load(t, good)
 	if err != nil {
@@ -204,6 +221,16 @@ func TestFaults(t *testing.T) {
 		{"an empty webhook", "policy: policy.yaml", "policy: policy.yaml\nalerts: {webhook: {}}", []string{":12:10: alerts.webhook.url is required", "alerts.webhook.secret_file is required"}},
 		{"a webhook in the clear", "policy: policy.yaml", "policy: policy.yaml\nalerts: {webhook: {url: 'http://pager.example/', secret_file: s}}", []string{":12:20: url is plain HTTP to another host"}},
 		{"a secret in the webhook", "policy: policy.yaml", "policy: policy.yaml\nalerts: {webhook: {secret: x}}", []string{`:12:20: unknown key "secret"`}},
+		{"an empty syslog", "audit: {", "audit: {syslog: {}, ", []string{"audit.syslog.address is required"}},
+		{"syslog in the clear", "audit: {", "audit: {syslog: {address: 'tcp://siem.example:514'}, ", []string{"address is not encrypted and of another host"}},
+		{"syslog over UDP", "audit: {", "audit: {syslog: {address: 'udp://127.0.0.1:514'}, ", []string{"address is not of the form tls://HOST:PORT"}},
+		{"certificates without TLS", "audit: {", "audit: {syslog: {address: 'tcp://127.0.0.1:514', ca_file: ca.pem}, ", []string{"ca_file, certificate and strict_close are for tls:// addresses"}},
+		{"a certificate without key", "audit: {", "audit: {syslog: {address: 'tls://h:1', certificate: c.pem}, ", []string{"audit.syslog.key is required with certificate"}},
+		{"what syslog hasn't", "audit: {", "audit: {syslog: {address: 'tls://h:1', facility: 24, enterprise: -1, max_size: 100, hostname: a b, begin: now}, ", []string{"facility must be from 0 to 23", "enterprise must be from 1", "max_size must be from 2048 to 1048576", "hostname must be printable ASCII", "begin must be first or next"}},
+		{"an empty otlp", "audit: {", "audit: {otlp: {}, ", []string{"audit.otlp.url is required"}},
+		{"otlp in the clear", "audit: {", "audit: {otlp: {url: 'http://collector.example:4318/v1/logs'}, ", []string{"url is not encrypted and of another host"}},
+		{"otlp without its path", "audit: {", "audit: {otlp: {url: 'https://collector.example:4318', key: k, timeout: 1h}, ", []string{"url has no path", "audit.otlp.certificate is required with key", "timeout must be from 10ms to 5m"}},
+		{"a secret in otlp", "audit: {", "audit: {otlp: {headers: x}, ", []string{"unknown key \"headers\""}},
 		{"a burst of anything", "policy: policy.yaml", "policy: policy.yaml\nalerts: {burst: {factor: 1, least: -1}}", []string{":12:18: factor must be from 2 to 1000", ":12:29: least must be from 1"}},
 		{"Vault in the clear", "local: {root_key: root.key}", "vault: {address: [http://vault.example:8200], auth: {token: {env: T}}}", []string{":9:11: address[0] "}},
 		{"Vault without an address", "local: {root_key: root.key}", "vault: {auth: {token: {env: T}}}", []string{":9:3: address "}},

@@ -27,6 +27,7 @@ var allowedModules = map[string]string{
 	"golang.org/x/term":                               "whether to draw a progress bar",
 	"golang.org/x/time":                               "the rate at which records are moved to a new key",
 	"github.com/prometheus/client_golang":             "metrics",
+	"go.opentelemetry.io/proto/otlp":                  "the messages of OTLP, in which the audit log is sent to collectors",
 	"github.com/santhosh-tekuri/jsonschema/v6":        "tests alone: that the JSON Schema of policies says what the parser does",
 	"github.com/rogpeppe/go-internal":                 "test scripts against the real main",
 	"github.com/hashicorp/vault/api":                  "the transit keystore",

@@ -71,6 +71,8 @@ type loaded struct {
 
 	shadowFault error // what is wrong with the shadow policy
 
+	senders []sender // of the audit log
+
 	backend keystore.Backend
 	close   func() error // of backend
 }
@@ -90,6 +92,10 @@ func load(o Options) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
+	senders, err := newSenders(c.Audit)
+	if err != nil {
+		return loaded{}, err
+	}
 	backend, closeBackend, err := openBackend(c.Keystore, o.Getenv)
 	if err != nil {
 		return loaded{}, err
@@ -100,7 +106,7 @@ func load(o Options) (loaded, error) {
 			Policy: policy.NewLive(rules), Shadow: shadow, Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
 			SuspendThieves: c.Honeytokens.SuspendCaller,
 		},
-		secured: tls, shadowFault: shadowFault, backend: backend, close: closeBackend,
+		secured: tls, shadowFault: shadowFault, senders: senders, backend: backend, close: closeBackend,
 	}, nil
 }
 
@@ -174,6 +180,18 @@ func run(ctx context.Context, o Options) (err error) {
 		err = errors.Join(err, f.notary.Close(context.WithoutCancel(ctx)))
 	}()
 	f.log = audit.NewLog(store, f.segments)
+	if f.sinks, err = openSinks(ctx, parts.senders, o.Config.Audit.Directory, store, f.log, o.Log); err != nil {
+		return err
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		f.sinks.run(followCtx)
+	}()
+	defer func() {
+		stopFollowing()
+		<-sent
+	}()
 	return serve(ctx, o, parts, f)
 }
 
@@ -184,6 +202,7 @@ type facilities struct {
 	segments          *audit.Segments
 	notary            *audit.Notary
 	log               *audit.Log
+	sinks             sinks // of log
 }
 
 // listenMetrics listens where metrics are to be served, if they are.
@@ -252,7 +271,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 		sources := metrics.Sources{
 			Namespace: server.DefaultNamespace, Keystore: cfg.Keystore, Upkeep: cfg.Upkeep, Store: f.store, Profiles: o.Config.TokenizerProfiles(),
 			PolicyRefused: rules.refused.Load, TLSRefused: certificates.refused.Load, CRLRefused: lists.refused.Load, Revoked: srv.Revoked, Alerts: cfg.Alerts.Counts,
-			Limited: srv.Limited, Notary: f.notary.Status, Shadow: shadow,
+			Limited: srv.Limited, Notary: f.notary.Status, Shadow: shadow, Sinks: f.sinks.counts,
 		}
 		o.Log.Info("serving metrics", "address", f.metrics.Addr().String())
 		background.Go(func() {
