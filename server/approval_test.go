@@ -349,6 +349,7 @@ func TestBadApprovals(t *testing.T) {
 	for want, req := range map[string]*coatcheckv1.RequestApprovalRequest{
 		"UNKNOWN_ACTION":      {Action: "fly"},
 		"UNKNOWN_PROFILE":     {Purpose: "support"},
+		"INVALID_PURPOSE":     {Profile: "note", Purpose: "4929 8135"},
 		"PURPOSE_REQUIRED":    {Profile: "note"},
 		"INVALID_REVEAL":      {Profile: "note", Purpose: "support", Reveal: 99},
 		"INVALID_ITEMS":       {Profile: "note", Purpose: "support", Items: 51},
@@ -408,4 +409,45 @@ func TestBadApprovals(t *testing.T) {
 	}
 	_, err = o.service(t, "robot").WithdrawApproval(deadline(t), &coatcheckv1.WithdrawApprovalRequest{Id: id})
 	wantReason(t, err, codes.NotFound, "APPROVAL_NOT_FOUND")
+}
+
+// Only names that are declared are kept: a request that has something else where a name
+// belongs is refused, and nothing of it is recorded.
+func TestApprovalNamesAreDeclared(t *testing.T) {
+	o := openOffice(t)
+	service := o.service(t, "bot")
+	const card = "4929813547860136"
+	for _, text := range []string{card, "support\n" + card, "p" + card, strings.Repeat("x"+card, 6000)} {
+		for _, req := range []*coatcheckv1.RequestApprovalRequest{
+			{Action: text, Profile: "note", Purpose: "support"},
+			{Action: "export-tokens", Profile: text},
+			{Action: "export-tokens", Profile: text, Rule: "bots-export"},
+			{Action: "export-tokens", Profile: "note", Rule: text},
+			{Action: "export-tokens", Profile: "note", Purpose: text},
+			{Action: "export-tokens", Purpose: text, Rule: "bots-export"},
+			{Profile: text, Purpose: "support"},
+			{Profile: text, Rule: "bots-reveal"},
+			{Profile: "note", Purpose: text},
+			{Profile: "note", Purpose: text, Rule: "bots-reveal"},
+			{Purpose: text, Rule: "bots-reveal"},
+			{Rule: text},
+		} {
+			resp, err := service.RequestApproval(deadline(t), req)
+			if code := status.Code(err); code != codes.InvalidArgument && code != codes.PermissionDenied {
+				t.Errorf("%.100v: %.100v, %v", req, resp, err)
+			}
+			if strings.Contains(fmt.Sprint(err), card) {
+				t.Errorf("%.100v: it is repeated", req)
+			}
+		}
+	}
+	// Nor has an export a purpose that would be good for another action.
+	_, err := service.RequestApproval(deadline(t), &coatcheckv1.RequestApprovalRequest{Action: "export-tokens", Profile: "note", Purpose: "support"})
+	wantReason(t, err, codes.InvalidArgument, "INVALID_PURPOSE")
+	if text := fmt.Sprint(events(t, o.Instance)); strings.Contains(text, card) {
+		t.Error("it is recorded")
+	}
+	if rows, err := o.Store.ListStates(t.Context(), "", "", 10); err != nil || len(rows) > 0 {
+		t.Errorf("%d rows are kept, %v", len(rows), err)
+	}
 }

@@ -68,7 +68,9 @@ func (c *call) tellGrant(items uint64, ends time.Time) {
 	c.event.Records, c.event.ApprovalEnds = items, ends.Format(time.RFC3339)
 }
 
-// needed returns the approval that is asked for.
+// needed returns the approval that is asked for. What the request names is then known to
+// be declared, and nothing else may be kept: it might be a value that a client put into
+// the wrong field. A purpose is one that the rule names, which all of its profiles allow.
 func (s *approvalService) needed(c *call, action string, req *coatcheckv1.RequestApprovalRequest) (*policy.Approval, error) {
 	reveal, known := reveals[req.GetReveal()]
 	switch {
@@ -77,17 +79,20 @@ func (s *approvalService) needed(c *call, action string, req *coatcheckv1.Reques
 	case !known:
 		return nil, errInvalidReveal
 	}
-	named := req.GetRule() != ""
+	named, purpose := req.GetRule() != "", req.GetPurpose()
+	if purpose != "" && (Actions()[action] != policy.RevealAction || !tokenizer.ValidPurpose(purpose)) {
+		return nil, errInvalidPurpose
+	}
 	if req.GetProfile() != "" || !named {
 		if _, err := s.tokenizer.Profile(req.GetProfile()); err != nil {
 			return nil, err
 		}
 	}
-	if req.GetPurpose() == "" && !named && Actions()[action] == policy.RevealAction {
+	if purpose == "" && !named && Actions()[action] == policy.RevealAction {
 		return nil, errPurposeRequired
 	}
 	q := c.request(req.GetProfile())
-	q.Action, q.Purpose, q.Reveal, q.StatedReason = action, req.GetPurpose(), reveal, req.GetReason()
+	q.Action, q.Purpose, q.Reveal, q.StatedReason = action, purpose, reveal, req.GetReason()
 	found := c.policy.NeedsApproval(q, req.GetRule())
 	if named {
 		if found == nil {

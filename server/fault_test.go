@@ -26,6 +26,7 @@ import (
 type faultyStore struct {
 	tokenizer.Store
 	commits, reads, panics atomic.Bool
+	spoils                 atomic.Bool // units that change something are against the rules
 	hold                   atomic.Pointer[chan struct{}]
 }
 
@@ -35,6 +36,9 @@ func (s *faultyStore) Commit(ctx context.Context, unit tokenizer.Unit) (tokenize
 	}
 	if hold := s.hold.Load(); hold != nil {
 		<-*hold
+	}
+	if s.spoils.Load() && !unit.Empty() {
+		unit.States = []tokenizer.StateChange{{Key: ""}}
 	}
 	return s.Store.Commit(ctx, unit)
 }
@@ -224,6 +228,23 @@ func TestAPanicIsRecorded(t *testing.T) {
 		t.Errorf("the event of the panic is %v", last)
 	}
 	if printed := in.Log.String(); strings.Contains(printed, "4111111111111111") || !strings.Contains(printed, "panic") {
+		t.Errorf("the log says %s", printed)
+	}
+}
+
+// A unit that the store can't take is a defect; the call is recorded all the same.
+func TestABadUnitIsRecorded(t *testing.T) {
+	in, store, _ := startFaulty(t, server.Limits{})
+	store.spoils.Store(true)
+	_, err := checkout(t, in).Tokenize(deadline(t), &coatcheckv1.TokenizeRequest{Profile: "note", Value: "a"})
+	if status.Code(err) != codes.Internal || reason(err) != "INTERNAL" {
+		t.Errorf("Tokenize: %v (%s)", err, reason(err))
+	}
+	log := events(t, in)
+	if last := log[len(log)-1]; last["code"] != "INTERNAL" || last["action"] != "tokenize" || last["profile"] != "note" {
+		t.Errorf("the event is %v", last)
+	}
+	if printed := in.Log.String(); !strings.Contains(printed, "the key of a state is empty") {
 		t.Errorf("the log says %s", printed)
 	}
 }

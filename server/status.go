@@ -230,13 +230,15 @@ var refusals = []refusal{
 	{err: context.DeadlineExceeded, code: codes.DeadlineExceeded, reason: "DEADLINE_EXCEEDED", message: "the call took longer than it may"},
 	{err: context.Canceled, code: codes.Canceled, reason: "CANCELED", message: "the client gave up"},
 
+	{err: tokenizer.ErrBadUnit, code: codes.Internal, reason: "INTERNAL", message: "internal error"},
+	{err: tokenizer.ErrIDTaken, code: codes.Internal, reason: "INTERNAL", message: "internal error"},
 	{err: errPanic, code: codes.Internal, reason: "INTERNAL", message: "internal error"},
 }
 
 // unitErrors are how a store refuses a unit for what is in it.
 var unitErrors = []error{
 	keystore.ErrKeyVersion, keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, tokenizer.ErrDamaged,
-	tokenizer.ErrConflict, tokenizer.ErrBudgetSpent, audit.ErrTooLarge,
+	tokenizer.ErrConflict, tokenizer.ErrBudgetSpent, tokenizer.ErrBadUnit, tokenizer.ErrIDTaken, audit.ErrTooLarge,
 }
 
 // denials maps what policy says to errors.

@@ -30,7 +30,6 @@ var unreachable = map[string]string{
 	"keystore.ErrTooLarge":    "no value is as large as that",
 	"tokenizer.ErrNotFound":   "tokenizer turns it into ErrTokenNotFound",
 	"tokenizer.ErrHoneytoken": "is tokenizer.ErrTokenNotFound, and told as nothing else",
-	"tokenizer.ErrIDTaken":    "a defect; told as INTERNAL",
 	"tokenizer.ErrProfile":    "only when starting",
 	"format.ErrValue":         "tokenizer turns it into ErrInvalidValue",
 	"format.ErrToken":         "tokenizer wraps it in ErrInvalidToken",

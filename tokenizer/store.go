@@ -31,6 +31,11 @@ var (
 	// was when the unit was prepared: a claim, a state or a record has changed.
 	// Prepare it anew.
 	ErrConflict = errors.New("tokenizer: changed by somebody else at the same time")
+
+	// ErrBadUnit says that a unit can't be stored as it is: a part of it is against the
+	// rules, or has no stored form, or its Event panicked or returned nothing. It can
+	// only come from a defect.
+	ErrBadUnit = errors.New("tokenizer: the unit can't be stored")
 )
 
 // Store keeps records, conditional claims, wrapped keys, budgets, states and the
@@ -147,7 +152,7 @@ type Store interface {
 	//
 	// Errors: ErrUnavailable, ErrConflict, ErrBudgetSpent, ErrIDTaken, ErrDamaged,
 	// keystore.ErrKeyVersion, ErrKeyExists, ErrKeyChanged and ErrKeyInUse, that of
-	// ctx, or another for a unit that is against the rules below.
+	// ctx, or ErrBadUnit for a unit that is against the rules below.
 	Commit(ctx context.Context, unit Unit) (Outcome, error)
 
 	// Outdated goes through the records with ids above after, in order, and

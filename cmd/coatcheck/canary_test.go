@@ -41,6 +41,7 @@ func TestCanary(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "instance")
 	start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0").terminate(t)
 	setPolicy(t, dir)
+	addRules(t, dir, canaryRules)
 	rounds := 3
 	if soak() {
 		rounds = 50
@@ -50,6 +51,7 @@ func TestCanary(t *testing.T) {
 		p := start(t, "dev", "--dir", dir, "--listen", "127.0.0.1:0")
 		sendCanaries(t, p, dir, &said)
 		sendMoreCanaries(t, p, dir, &said)
+		requestCanaries(t, p, dir, &said)
 		changeAllKeys(t, p, dir, &said)
 		if round%2 == 0 {
 			p.kill()
@@ -178,6 +180,81 @@ func sendMoreCanaries(t *testing.T, p *process, dir string, said *strings.Builde
 	}
 	if taken < 10 {
 		t.Errorf("only %d canaries were taken in", taken)
+	}
+}
+
+// canaryRules are rules that need an approval.
+const canaryRules = `
+  - name: after-approval
+    callers: ["spiffe://coatcheck.example/privacy"]
+    actions: [detokenize]
+    profiles: [card, note]
+    purposes: [support]
+    reveal: FULL
+    approval: {approvers: ["spiffe://coatcheck.example/admin"], for: 1h, max_items: 10}
+  - name: export-after-approval
+    callers: ["spiffe://coatcheck.example/privacy"]
+    actions: [export-tokens]
+    profiles: [note]
+    approval: {approvers: ["spiffe://coatcheck.example/admin"], for: 1h, max_items: 10}
+  - name: approvals
+    callers: ["spiffe://coatcheck.example/privacy", "spiffe://coatcheck.example/admin"]
+    actions: [request-approval, list-approvals, decide-approval]
+`
+
+// addRules appends rules to the policy of setPolicy.
+func addRules(t *testing.T, dir, rules string) {
+	t.Helper()
+	path := filepath.Join(dir, "policy.yaml")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, append(text, rules...), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// requestCanaries puts canaries into what names something in requests for approval, and
+// where an id or a page is named. Reasons are recorded as they are stated.
+func requestCanaries(t *testing.T, p *process, dir string, said *strings.Builder) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	asks := coatcheckv1.NewApprovalServiceClient(p.dial(t, dir, "privacy"))
+	decides := coatcheckv1.NewApprovalServiceClient(p.dial(t, dir, "admin"))
+	filed := 0
+	for _, action := range []string{"", "detokenize", "export-tokens", canaryCard, "tokenize"} {
+		for _, profile := range []string{"", "note", canaryCard, "canary-note"} {
+			for _, purpose := range []string{"", "support", "canary-note", canaryCard, "\n" + canaryCard, "p" + canaryCard, strings.Repeat(canaryNote, 3000)} {
+				for _, rule := range []string{"", "after-approval", "export-after-approval", canaryCard, "canary-note"} {
+					resp, err := asks.RequestApproval(ctx, &coatcheckv1.RequestApprovalRequest{Action: action, Profile: profile, Purpose: purpose, Rule: rule})
+					if note(said, err); err != nil {
+						continue
+					}
+					filed++
+					_, err = decides.Approve(ctx, &coatcheckv1.ApproveRequest{Id: resp.GetApproval().GetId()})
+					note(said, err)
+				}
+			}
+		}
+	}
+	if filed < 5 {
+		t.Errorf("only %d requests were filed", filed)
+	}
+	for _, id := range []string{canaryCard, canaryCard + canaryCard, "canary"} {
+		_, err := asks.GetApproval(ctx, &coatcheckv1.GetApprovalRequest{Id: id})
+		note(said, err)
+		_, err = asks.ListApprovals(ctx, &coatcheckv1.ListApprovalsRequest{PageToken: id})
+		note(said, err)
+		_, err = decides.Approve(ctx, &coatcheckv1.ApproveRequest{Id: id})
+		note(said, err)
+		_, err = decides.Deny(ctx, &coatcheckv1.DenyRequest{Id: id})
+		note(said, err)
+		_, err = asks.WithdrawApproval(ctx, &coatcheckv1.WithdrawApprovalRequest{Id: id})
+		note(said, err)
+		_, err = decides.RevokeApproval(ctx, &coatcheckv1.RevokeApprovalRequest{Id: id})
+		note(said, err)
 	}
 }
 

@@ -43,9 +43,9 @@ func validateSpends(unit *tokenizer.Unit) error {
 		s := &spends[i]
 		switch {
 		case s.Budget.Expires.Unix() < first:
-			return fmt.Errorf("%w: a spend on a budget that has expired", errUnit)
+			return fmt.Errorf("%w: a spend on a budget that has expired", tokenizer.ErrBadUnit)
 		case (s.Amount == 0) == (len(s.Members) == 0):
-			return fmt.Errorf("%w: a spend has either an amount or members", errUnit)
+			return fmt.Errorf("%w: a spend has either an amount or members", tokenizer.ErrBadUnit)
 		}
 	}
 	return distinct(len(spends), "two spends on one budget", func(i int) [budgetKeySize]byte {
@@ -63,7 +63,7 @@ func distinct[K comparable](n int, what string, key func(i int) K) error {
 		seen[key(i)] = struct{}{}
 	}
 	if len(seen) < n {
-		return fmt.Errorf("%w: %s", errUnit, what)
+		return fmt.Errorf("%w: %s", tokenizer.ErrBadUnit, what)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (g *txGroup) checkUpdates(updates []tokenizer.Update, p *plan) (stale []boo
 	for i := range updates {
 		u := &updates[i]
 		if !u.Old.SameOrigin(u.New) || seen[u.Old.ID] {
-			return nil, fmt.Errorf("%w: not an update of record %d", errUnit, u.Old.ID)
+			return nil, fmt.Errorf("%w: not an update of record %d", tokenizer.ErrBadUnit, u.Old.ID)
 		}
 		seen[u.Old.ID] = true
 		same, err := g.unchanged(&u.Old)
@@ -72,7 +72,7 @@ func (g *txGroup) planUpdate(u *tokenizer.Update, leaving *leaving) (update, err
 	}
 	stored, err := u.New.AppendBinary(make([]byte, 0, formSize(&u.New)))
 	if err != nil {
-		return update{}, fmt.Errorf("%w: %w", errUnit, err)
+		return update{}, fmt.Errorf("%w: %w", tokenizer.ErrBadUnit, err)
 	}
 	planned := update{id: u.New.ID, stored: stored, from: from, to: g.counts.rows[u.New.DataKey()]}
 	planned.sealed, planned.moved = sealedAnew(u)
@@ -132,7 +132,7 @@ func (g *txGroup) checkDeletes(unit *tokenizer.Unit, p *plan) error {
 	for i := range unit.Deletes {
 		r := &unit.Deletes[i]
 		if seen[r.ID] {
-			return fmt.Errorf("%w: record %d is deleted and something else", errUnit, r.ID)
+			return fmt.Errorf("%w: record %d is deleted and something else", tokenizer.ErrBadUnit, r.ID)
 		}
 		seen[r.ID] = true
 		same, err := g.unchanged(r)

@@ -153,7 +153,7 @@ func (g *txGroup) checkClaims(claims []tokenizer.Claim, p *plan) error {
 			g.claims.held[string(c.Key)] = h
 		}
 		if h.unit == g.claims.unit {
-			return fmt.Errorf("%w: two claims with one key", errUnit)
+			return fmt.Errorf("%w: two claims with one key", tokenizer.ErrBadUnit)
 		}
 		h.unit = g.claims.unit
 		change, err := g.planClaim(c, h, &p.leaving)

@@ -295,17 +295,12 @@ func (s *Store) settle(group []*write) (done settlement, err error) {
 	return done, err
 }
 
-// errUnit says that a unit can't be stored as it is: its Event panicked or
-// returned nothing, a record or key has no stored form, or a part is against the
-// rules.
-var errUnit = errors.New("boltstore: the unit can't be stored")
-
 // unitFault says whether an error of settle is the unit's own. Nothing of such
 // a unit has been put into the transaction.
 func unitFault(err error) bool {
 	for _, fault := range []error{
 		keystore.ErrKeyExists, keystore.ErrKeyChanged, keystore.ErrKeyInUse, keystore.ErrKeyVersion,
-		tokenizer.ErrConflict, tokenizer.ErrBudgetSpent, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, errUnit,
+		tokenizer.ErrConflict, tokenizer.ErrBudgetSpent, tokenizer.ErrIDTaken, tokenizer.ErrDamaged, tokenizer.ErrBadUnit,
 	} {
 		if errors.Is(err, fault) {
 			return true

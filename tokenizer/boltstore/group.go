@@ -172,11 +172,11 @@ func (g *txGroup) finish() ([]change, error) {
 func eventBody(unit tokenizer.Unit, outcome tokenizer.Outcome) (body []byte, err error) {
 	defer func() {
 		if recover() != nil {
-			body, err = nil, errUnit
+			body, err = nil, tokenizer.ErrBadUnit
 		}
 	}()
 	if body = unit.Event(outcome); len(body) == 0 {
-		return nil, errUnit
+		return nil, tokenizer.ErrBadUnit
 	}
 	return body, nil
 }

@@ -49,7 +49,7 @@ func (g *txGroup) checkKeys(keys []keystore.WrappedKey) (map[string][]byte, erro
 		}
 		stored, err := k.AppendBinary(nil)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errUnit, err)
+			return nil, fmt.Errorf("%w: %w", tokenizer.ErrBadUnit, err)
 		}
 		forms[string(name)] = stored
 	}
@@ -66,11 +66,11 @@ func (g *txGroup) checkRewraps(changes []keystore.Rewrapping, forms map[string][
 		name := keyName(c.Old.ID())
 		before, err := c.Old.AppendBinary(nil)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errUnit, err)
+			return nil, fmt.Errorf("%w: %w", tokenizer.ErrBadUnit, err)
 		}
 		after, err := c.New.AppendBinary(nil)
 		if err != nil || c.New.ID() != c.Old.ID() || !c.New.Created.Equal(c.Old.Created) || forms[string(name)] != nil {
-			return nil, fmt.Errorf("%w: not a rewrapping of %v", errUnit, c.Old)
+			return nil, fmt.Errorf("%w: not a rewrapping of %v", tokenizer.ErrBadUnit, c.Old)
 		}
 		if !bytes.Equal(g.keys.Get(name), before) {
 			return nil, fmt.Errorf("%w: %v", keystore.ErrKeyChanged, c.Old)
@@ -88,7 +88,7 @@ func (g *txGroup) checkRetire(unit tokenizer.Unit) error {
 	}
 	if unit.Retire = (keystore.KeyID{}); !unit.Empty() {
 		// What such a unit would leave behind would depend on an order.
-		return fmt.Errorf("%w: it retires a key and does something else", errUnit)
+		return fmt.Errorf("%w: it retires a key and does something else", tokenizer.ErrBadUnit)
 	}
 	if err := g.counts.usable(id); err != nil {
 		return err

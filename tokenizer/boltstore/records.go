@@ -139,7 +139,7 @@ func (g *txGroup) checkInserts(records []tokenizer.Record) (inserts []insert, er
 		}
 		start := len(forms)
 		if forms, err = r.AppendBinary(forms); err != nil {
-			return inserts, fmt.Errorf("%w: %w", errUnit, err)
+			return inserts, fmt.Errorf("%w: %w", tokenizer.ErrBadUnit, err)
 		}
 		home, err := g.counts.home(r)
 		if err != nil {

@@ -16,11 +16,11 @@ func validateStates(changes []tokenizer.StateChange) error {
 	for i := range changes {
 		c := &changes[i]
 		if c.Key == "" || len(c.Key) > tokenizer.MaxStateKey {
-			return fmt.Errorf("%w: the key of a state is empty or too long", errUnit)
+			return fmt.Errorf("%w: the key of a state is empty or too long", tokenizer.ErrBadUnit)
 		}
 		for _, value := range [...][]byte{c.Old, c.New} {
 			if len(value) > tokenizer.MaxState || value != nil && len(value) == 0 {
-				return fmt.Errorf("%w: a state is empty or too long", errUnit)
+				return fmt.Errorf("%w: a state is empty or too long", tokenizer.ErrBadUnit)
 			}
 		}
 	}

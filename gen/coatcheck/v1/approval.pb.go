@@ -303,7 +303,7 @@ type RequestApprovalRequest struct {
 	// all of the rule's.
 	Profile string `protobuf:"bytes,2,opt,name=profile,proto3" json:"profile,omitempty"`
 	// What for. Required to detokenize unless rule is given; then empty stands for all
-	// of the rule's.
+	// of the rule's. To export has no purpose.
 	Purpose string `protobuf:"bytes,3,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// Which form will be asked for, by which the rule is found. Unspecified leaves the
 	// choice to the policy, as it does in Detokenize.

@@ -54,7 +54,7 @@ type ApprovalServiceClient interface {
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: UNKNOWN_ACTION (action), UNKNOWN_PROFILE (profile),
-	//     PURPOSE_REQUIRED (purpose), INVALID_REVEAL (reveal), INVALID_ITEMS (items),
+	//     PURPOSE_REQUIRED, INVALID_PURPOSE (purpose), INVALID_REVEAL (reveal), INVALID_ITEMS (items),
 	//     INVALID_REASON (reason), UNKNOWN_RULE (rule): there is no rule of the name
 	//     that allows the caller that with an approval.
 	//   - PERMISSION_DENIED: a reason of policy, if it is not allowed with an approval
@@ -252,7 +252,7 @@ type ApprovalServiceServer interface {
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: UNKNOWN_ACTION (action), UNKNOWN_PROFILE (profile),
-	//     PURPOSE_REQUIRED (purpose), INVALID_REVEAL (reveal), INVALID_ITEMS (items),
+	//     PURPOSE_REQUIRED, INVALID_PURPOSE (purpose), INVALID_REVEAL (reveal), INVALID_ITEMS (items),
 	//     INVALID_REASON (reason), UNKNOWN_RULE (rule): there is no rule of the name
 	//     that allows the caller that with an approval.
 	//   - PERMISSION_DENIED: a reason of policy, if it is not allowed with an approval
