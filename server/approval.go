@@ -3,10 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -126,7 +123,7 @@ func (a *approvals) find(ctx context.Context, id string) (found approval, row []
 	if row == nil {
 		return approval{}, nil, errApprovalNotFound
 	}
-	found, err = parseRow[approval](row)
+	found, err = parseRow[approval]("an approval", row)
 	return found, row, err
 }
 
@@ -203,14 +200,14 @@ func (a *approvals) settle(ctx context.Context, done *approval, unit *tokenizer.
 }
 
 func (a *approvals) changePending(ctx context.Context, caller string, unit *tokenizer.Unit, change func([]pendingRow) ([]pendingRow, error)) error {
-	c := tokenizer.StateChange{Key: pendingPrefix + digestCaller(caller)}
+	c := tokenizer.StateChange{Key: pendingPrefix + callerDigest(caller)}
 	var err error
 	if c.Old, err = a.store.State(ctx, c.Key); err != nil {
 		return err
 	}
 	var rows []pendingRow
 	if c.Old != nil {
-		if rows, err = parseRow[[]pendingRow](c.Old); err != nil {
+		if rows, err = parseRow[[]pendingRow]("a list of what is pending", c.Old); err != nil {
 			return err
 		}
 	}
@@ -244,7 +241,7 @@ func (a *approvals) sweep(ctx context.Context, now time.Time, unit *tokenizer.Un
 		a.swept = rows[len(rows)-1].Key
 	}
 	for _, row := range rows {
-		old, err := parseRow[approval](row.Value)
+		old, err := parseRow[approval]("an approval", row.Value)
 		if err != nil || now.Before(old.over().Add(keptTime)) {
 			continue // what doesn't parse is told to who asks for it
 		}
@@ -256,28 +253,4 @@ func (a *approvals) sweep(ctx context.Context, now time.Time, unit *tokenizer.Un
 		}
 	}
 	return nil
-}
-
-// digestCaller stands for a caller in keys of states, which have no room for the longest
-// names.
-func digestCaller(caller string) string {
-	sum := sha256.Sum256([]byte(caller))
-	return hex.EncodeToString(sum[:])
-}
-
-// encodeRow returns what is kept of v.
-func encodeRow(v any) []byte {
-	row, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // a defect: there is nothing in these that JSON doesn't have
-	}
-	return row
-}
-
-// parseRow reads what encodeRow has made.
-func parseRow[T any](row []byte) (v T, err error) {
-	if err = json.Unmarshal(row, &v); err != nil {
-		err = fmt.Errorf("%w: an approval doesn't parse", tokenizer.ErrDamaged)
-	}
-	return v, err
 }

@@ -451,3 +451,21 @@ func TestApprovalNamesAreDeclared(t *testing.T) {
 		t.Errorf("%d rows are kept, %v", len(rows), err)
 	}
 }
+
+// A request that is damaged is left out of lists, and doesn't keep others out.
+func TestDamagedApproval(t *testing.T) {
+	o := openOffice(t)
+	o.ask(t, "bot", 1)
+	id := strings.Repeat("0", 32)
+	setState(t, o.Instance, "approval/"+id, nil, []byte(`{"id":`))
+	resp, err := o.service(t, "bot").ListApprovals(deadline(t), &coatcheckv1.ListApprovalsRequest{})
+	if err != nil || len(resp.GetApprovals()) != 1 {
+		t.Errorf("%v, %v", resp, err)
+	}
+	if !strings.Contains(o.Log.String(), "1 approvals are left out of a list") {
+		t.Error("the log doesn't tell")
+	}
+	_, err = o.service(t, "bot").GetApproval(deadline(t), &coatcheckv1.GetApprovalRequest{Id: id})
+	wantReason(t, err, codes.DataLoss, "RECORD_DAMAGED")
+	o.ask(t, "bot", 1)
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -42,12 +43,9 @@ const listStretches = 4
 func (s *approvalService) ListApprovals(ctx context.Context, req *coatcheckv1.ListApprovalsRequest) (*coatcheckv1.ListApprovalsResponse, error) {
 	c := callFrom(ctx)
 	c.event.Namespace = DefaultNamespace
-	limit := min(int(req.GetPageSize()), maxPage)
-	if limit < 0 {
-		return nil, errPageSize
-	}
-	if limit == 0 {
-		limit = defaultPage
+	limit, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
 	}
 	if _, known := coatcheckv1.ApprovalState_name[int32(req.GetState())]; !known {
 		return nil, errApprovalState
@@ -64,9 +62,12 @@ func (s *approvalService) ListApprovals(ctx context.Context, req *coatcheckv1.Li
 		state := approvalStates[a.at(now)]
 		return c.concerns(a) && (req.GetState() == coatcheckv1.ApprovalState_APPROVAL_STATE_UNSPECIFIED || req.GetState() == state)
 	}
-	found, next, err := s.approvals.list(ctx, after, limit, wanted)
+	found, next, damaged, err := s.approvals.list(ctx, after, limit, wanted)
 	if err != nil {
 		return nil, err
+	}
+	if damaged > 0 {
+		c.defect = fmt.Errorf("%w: %d approvals are left out of a list", tokenizer.ErrDamaged, damaged)
 	}
 	resp := &coatcheckv1.ListApprovalsResponse{NextPageToken: next}
 	if resp.Approvals, err = s.messages(ctx, found, now); err != nil {
@@ -75,31 +76,33 @@ func (s *approvalService) ListApprovals(ctx context.Context, req *coatcheckv1.Li
 	return resp, s.fits(resp)
 }
 
-// list returns up to limit requests that are wanted, and where to go on.
-func (a *approvals) list(ctx context.Context, after string, limit int, wanted func(*approval) bool) (found []*approval, next string, err error) {
+// list returns up to limit requests that are wanted, where to go on, and how many are
+// damaged and left out.
+func (a *approvals) list(ctx context.Context, after string, limit int, wanted func(*approval) bool) (found []*approval, next string, damaged int, err error) {
 	for range listStretches {
 		rows, err := a.store.ListStates(ctx, approvalPrefix, after, maxPage)
 		if err != nil {
-			return nil, "", err
+			return nil, "", 0, err
 		}
 		for _, row := range rows {
-			one, err := parseRow[approval](row.Value)
-			if err != nil {
-				return nil, "", err
-			}
 			after = row.Key
+			one, err := parseRow[approval]("an approval", row.Value)
+			if err != nil {
+				damaged++
+				continue
+			}
 			if !wanted(&one) {
 				continue
 			}
 			if found = append(found, &one); len(found) == limit {
-				return found, strings.TrimPrefix(after, approvalPrefix), nil
+				return found, strings.TrimPrefix(after, approvalPrefix), damaged, nil
 			}
 		}
 		if len(rows) < maxPage {
-			return found, "", nil
+			return found, "", damaged, nil
 		}
 	}
-	return found, strings.TrimPrefix(after, approvalPrefix), nil
+	return found, strings.TrimPrefix(after, approvalPrefix), damaged, nil
 }
 
 // used returns how many items of each have been used.

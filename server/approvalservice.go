@@ -19,16 +19,6 @@ type approvalService struct {
 	approvals *approvals
 }
 
-// begin begins a call for which a reason may be stated.
-func (s *approvalService) begin(ctx context.Context, reason string) (*call, error) {
-	c := callFrom(ctx)
-	c.event.Namespace = DefaultNamespace
-	d := &c.newDeeds(1)[0]
-	d.stated(reason)
-	c.event.StatedReason = d.StatedReason
-	return c, d.err
-}
-
 // tellApproval puts what a call is about into its event.
 func (c *call) tellApproval(a *approval) {
 	c.event.Approval, c.event.ApprovalRule, c.event.ApprovalAction, c.event.AboutCaller = a.ID, a.Rule, a.Action, a.Requester
@@ -37,8 +27,9 @@ func (c *call) tellApproval(a *approval) {
 
 // RequestApproval files a request.
 func (s *approvalService) RequestApproval(ctx context.Context, req *coatcheckv1.RequestApprovalRequest) (*coatcheckv1.RequestApprovalResponse, error) {
-	c, err := s.begin(ctx, req.GetReason())
-	if err != nil {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	if err := c.state(req.GetReason()); err != nil {
 		return nil, err
 	}
 	action := cmp.Or(req.GetAction(), "detokenize")
@@ -145,8 +136,9 @@ func (s *approvalService) Deny(ctx context.Context, req *coatcheckv1.DenyRequest
 
 // decideOn has a pending request decided on by the caller.
 func (s *approvalService) decideOn(ctx context.Context, id, reason string, do func(*call, *approval, *policy.Approval) error) (*coatcheckv1.Approval, error) {
-	c, err := s.begin(ctx, reason)
-	if err != nil {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	if err := c.state(reason); err != nil {
 		return nil, err
 	}
 	from, row, err := s.approvals.find(ctx, id)
@@ -224,8 +216,9 @@ func (s *approvalService) RevokeApproval(ctx context.Context, req *coatcheckv1.R
 
 // end ends a request or a grant, if check lets the caller.
 func (s *approvalService) end(ctx context.Context, id, reason string, check func(*call, *approval, approvalState) error) (*coatcheckv1.Approval, error) {
-	c, err := s.begin(ctx, reason)
-	if err != nil {
+	c := callFrom(ctx)
+	c.event.Namespace = DefaultNamespace
+	if err := c.state(reason); err != nil {
 		return nil, err
 	}
 	from, row, err := s.approvals.find(ctx, id)

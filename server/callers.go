@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,23 +21,19 @@ type callerService struct {
 	suspended *suspensions
 }
 
-// about begins a call about another caller.
-func (s *callerService) about(ctx context.Context, caller, reason string) (*call, error) {
-	c := callFrom(ctx)
+// tellCaller puts which other caller a call is about, and why, into its event.
+func (c *call) tellCaller(caller, reason string) error {
 	if policy.ValidateCaller(caller) != nil {
-		return c, errInvalidCaller
+		return errInvalidCaller
 	}
 	c.event.AboutCaller = caller
-	d := &c.newDeeds(1)[0]
-	d.stated(reason)
-	c.event.StatedReason = d.StatedReason
-	return c, d.err
+	return c.state(reason)
 }
 
 // SuspendCaller keeps a caller out.
 func (s *callerService) SuspendCaller(ctx context.Context, req *coatcheckv1.SuspendCallerRequest) (*coatcheckv1.SuspendCallerResponse, error) {
-	c, err := s.about(ctx, req.GetCaller(), req.GetReason())
-	if err != nil {
+	c := callFrom(ctx)
+	if err := c.tellCaller(req.GetCaller(), req.GetReason()); err != nil {
 		return nil, err
 	}
 	if req.GetCaller() == c.event.Caller {
@@ -48,21 +45,16 @@ func (s *callerService) SuspendCaller(ctx context.Context, req *coatcheckv1.Susp
 	if err != nil {
 		return nil, err
 	}
-	if change != nil {
-		c.unit.States = []tokenizer.StateChange{*change}
-	}
+	c.unit.States = []tokenizer.StateChange{change}
 	c.after = func(context.Context) { s.suspended.set(req.GetCaller(), true) }
 	return &coatcheckv1.SuspendCallerResponse{Suspension: suspensionMessage(kept)}, nil
 }
 
 // ListSuspensions tells who is kept out.
 func (s *callerService) ListSuspensions(ctx context.Context, req *coatcheckv1.ListSuspensionsRequest) (*coatcheckv1.ListSuspensionsResponse, error) {
-	limit := min(int(req.GetPageSize()), maxPage)
-	switch {
-	case limit < 0:
-		return nil, errPageSize
-	case limit == 0:
-		limit = defaultPage
+	limit, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
 	}
 	after := ""
 	if at := req.GetPageToken(); at != "" {
@@ -76,12 +68,17 @@ func (s *callerService) ListSuspensions(ctx context.Context, req *coatcheckv1.Li
 		return nil, err
 	}
 	resp := new(coatcheckv1.ListSuspensionsResponse)
+	damaged := 0
 	for _, row := range rows {
-		kept, err := parseSuspension(row.Value)
+		kept, err := parseSuspension(row)
 		if err != nil {
-			return nil, err
+			damaged++
+			continue
 		}
 		resp.Suspensions = append(resp.Suspensions, suspensionMessage(kept))
+	}
+	if damaged > 0 {
+		callFrom(ctx).defect = fmt.Errorf("%w: %d suspensions are left out of a list", tokenizer.ErrDamaged, damaged)
 	}
 	if len(rows) == limit {
 		resp.NextPageToken = strings.TrimPrefix(rows[limit-1].Key, suspensionPrefix)
@@ -89,13 +86,14 @@ func (s *callerService) ListSuspensions(ctx context.Context, req *coatcheckv1.Li
 	return resp, nil
 }
 
-// RestoreCaller lets a caller in again.
+// RestoreCaller lets a caller in again, whether what is kept of its suspension is damaged
+// or not.
 func (s *callerService) RestoreCaller(ctx context.Context, req *coatcheckv1.RestoreCallerRequest) (*coatcheckv1.RestoreCallerResponse, error) {
-	c, err := s.about(ctx, req.GetCaller(), req.GetReason())
-	if err != nil {
+	c := callFrom(ctx)
+	if err := c.tellCaller(req.GetCaller(), req.GetReason()); err != nil {
 		return nil, err
 	}
-	key := suspensionKey(req.GetCaller())
+	key := suspensionPrefix + callerDigest(req.GetCaller())
 	old, err := s.suspended.store.State(ctx, key)
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ type grant struct {
 // grantPrefix is what the keys of the grants of a caller by a rule begin with. When they
 // expire comes next, so that those that have are passed over without a look at them.
 func grantPrefix(caller, rule string) string {
-	return "grant/" + digestCaller(caller) + "/" + rule + "/"
+	return "grant/" + callerDigest(caller) + "/" + rule + "/"
 }
 
 // grantKey is the key of what is granted by an approval.
@@ -130,7 +130,7 @@ func (g *grants) inForce(ctx context.Context, needs *policy.Approval) (all []*he
 	var budgets []tokenizer.Budget
 	for _, row := range rows {
 		h := &held{key: row.Key, row: row.Value}
-		if h.grant, err = parseRow[grant](row.Value); err != nil {
+		if h.grant, err = parseRow[grant]("a grant", row.Value); err != nil {
 			return nil, err
 		}
 		if h.Action != g.call.method.action || !now.Before(h.Expires) || !now.Before(h.Since.Add(needs.For)) ||

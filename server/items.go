@@ -89,11 +89,24 @@ func (d *deed) decided(c *call, decision policy.Decision, err error) {
 
 // stated records the reason that a caller states.
 func (d *deed) stated(reason string) {
-	if len(reason) > maxReason || strings.ContainsFunc(reason, unicode.IsControl) {
+	if !validReason(reason) {
 		d.fail(errInvalidReason)
 		return
 	}
 	d.StatedReason = reason
+}
+
+// state records the reason that a caller states for a call without deeds.
+func (c *call) state(reason string) error {
+	if !validReason(reason) {
+		return errInvalidReason
+	}
+	c.event.StatedReason = reason
+	return nil
+}
+
+func validReason(reason string) bool {
+	return len(reason) <= maxReason && !strings.ContainsFunc(reason, unicode.IsControl)
 }
 
 // tell puts what a single deed has to say into the event of its call, which takes over

@@ -175,7 +175,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		policy: cfg.Policy, consents: cfg.Consents, shadow: cfg.Shadow, suspendThieves: cfg.SuspendThieves, keys: cfg.Keystore, upkeep: cfg.Upkeep, audit: cfg.Audit, log: cfg.Logger, limits: cfg.Limits.withDefaults(),
 		limiter:   limit.New(cfg.Store, cfg.Now),
-		suspended: &suspensions{store: cfg.Store, callers: make(map[string]bool)},
+		suspended: &suspensions{store: cfg.Store, log: cfg.Logger, callers: make(map[string]bool)},
 		logID:     cfg.Store.LogID(), alerts: cfg.Alerts, bursts: cfg.Bursts,
 		allowCommonName: cfg.AllowCommonName, draining: make(chan struct{}),
 		health: newHealth(cfg.Logger, []component{

@@ -2,11 +2,10 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,19 +24,15 @@ type suspension struct {
 
 const suspensionPrefix = "suspension/"
 
-// suspensionKey is the key of the state, which has no room for the longest names.
-func suspensionKey(caller string) string {
-	sum := sha256.Sum256([]byte(caller))
-	return suspensionPrefix + hex.EncodeToString(sum[:])
-}
-
 // suspensions are the callers who are kept out. It is safe for concurrent use.
 type suspensions struct {
 	store tokenizer.Store
+	log   *slog.Logger
 
 	mu      sync.RWMutex
-	callers map[string]bool
-	changes int // how often a caller was suspended or restored by this server
+	callers map[string]bool // by their digests, so that a row that is damaged keeps its caller out too
+	changes int             // how often a caller was suspended or restored by this server
+	damaged int             // rows, when they were last read
 }
 
 // suspensionPeriod is how often it is looked whom other servers of the store have
@@ -48,7 +43,7 @@ const suspensionPeriod = 2 * time.Second
 func (s *suspensions) has(caller string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.callers[caller]
+	return len(s.callers) > 0 && s.callers[callerDigest(caller)]
 }
 
 // set notes that a caller is suspended from now on, or isn't any more.
@@ -56,9 +51,9 @@ func (s *suspensions) set(caller string, suspended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.changes++; suspended {
-		s.callers[caller] = true
+		s.callers[callerDigest(caller)] = true
 	} else {
-		delete(s.callers, caller)
+		delete(s.callers, callerDigest(caller))
 	}
 }
 
@@ -68,7 +63,7 @@ func (s *suspensions) load(ctx context.Context) error {
 	s.mu.RLock()
 	before := s.changes
 	s.mu.RUnlock()
-	found := make(map[string]bool)
+	found, damaged := make(map[string]bool), 0
 	for after := ""; ; {
 		rows, err := s.store.ListStates(ctx, suspensionPrefix, after, maxPage)
 		if err != nil {
@@ -78,11 +73,10 @@ func (s *suspensions) load(ctx context.Context) error {
 			break
 		}
 		for _, row := range rows {
-			kept, err := parseSuspension(row.Value)
-			if err != nil {
-				return err
+			found[strings.TrimPrefix(row.Key, suspensionPrefix)] = true
+			if _, err := parseSuspension(row); err != nil {
+				damaged++
 			}
-			found[kept.Caller] = true
 		}
 		after = rows[len(rows)-1].Key
 	}
@@ -91,6 +85,10 @@ func (s *suspensions) load(ctx context.Context) error {
 	if s.changes == before {
 		s.callers = found
 	}
+	if damaged > s.damaged {
+		s.log.Error("suspensions are damaged; those callers are kept out, and can be suspended anew or restored by name", "count", damaged)
+	}
+	s.damaged = damaged
 	return nil
 }
 
@@ -99,35 +97,44 @@ func (s *suspensions) load(ctx context.Context) error {
 func (s *suspensions) run(ctx context.Context) {
 	tick := time.NewTicker(suspensionPeriod)
 	defer tick.Stop()
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = s.load(ctx)
+			err := s.load(ctx)
+			if err != nil && !failing && ctx.Err() == nil {
+				s.log.Error("who is suspended can't be read, and stays so", "error", err)
+			}
+			failing = err != nil
 		}
 	}
 }
 
-// change returns what suspends a caller, and what is kept then; or, if it is suspended
-// already, no change and what is kept.
-func (s *suspensions) change(ctx context.Context, next suspension) (*tokenizer.StateChange, suspension, error) {
-	key := suspensionKey(next.Caller)
+// change returns what suspends a caller, and what is kept then. If it is suspended
+// already, that stays as it is, and the unit rests on it; one that is damaged is replaced.
+func (s *suspensions) change(ctx context.Context, next suspension) (tokenizer.StateChange, suspension, error) {
+	key := suspensionPrefix + callerDigest(next.Caller)
 	old, err := s.store.State(ctx, key)
 	if err != nil {
-		return nil, suspension{}, err
+		return tokenizer.StateChange{}, suspension{}, err
 	}
 	if old != nil {
-		kept, err := parseSuspension(old)
-		return nil, kept, err
+		if kept, err := parseSuspension(tokenizer.StateRow{Key: key, Value: old}); err == nil {
+			return tokenizer.StateChange{Key: key, Old: old, New: old}, kept, nil
+		}
 	}
-	row, err := json.Marshal(next)
-	return &tokenizer.StateChange{Key: key, New: row}, next, err
+	return tokenizer.StateChange{Key: key, Old: old, New: encodeRow(next)}, next, nil
 }
 
-func parseSuspension(row []byte) (kept suspension, err error) {
-	if err = json.Unmarshal(row, &kept); err != nil {
-		err = fmt.Errorf("%w: a suspension doesn't parse", tokenizer.ErrDamaged)
+// parseSuspension reads a row, which has to be of the caller of its key.
+//
+// Errors: tokenizer.ErrDamaged.
+func parseSuspension(row tokenizer.StateRow) (suspension, error) {
+	kept, err := parseRow[suspension]("a suspension", row.Value)
+	if err == nil && row.Key != suspensionPrefix+callerDigest(kept.Caller) {
+		err = fmt.Errorf("%w: a suspension is of another caller", tokenizer.ErrDamaged)
 	}
 	return kept, err
 }
@@ -137,7 +144,7 @@ func (s *Server) barred(c *call) error {
 	if !s.suspended.has(c.event.Caller) {
 		return nil
 	}
-	c.event.Decision = audit.Deny
+	c.event.Decision, c.event.Rule = audit.Deny, ""
 	return errSuspended
 }
 
@@ -150,10 +157,10 @@ func (s *Server) suspendThief(c *call) (bool, error) {
 	change, _, err := s.suspended.change(s.commits.context(), suspension{
 		Caller: c.event.Caller, Since: c.event.Time.UTC(), Reason: audit.AlertHoneytoken, RequestID: c.event.RequestID,
 	})
-	if err != nil || change == nil {
+	if err != nil {
 		return false, err
 	}
-	c.unit.States = append(c.unit.States, *change)
+	c.unit.States = append(c.unit.States, change)
 	c.event.AboutCaller = c.event.Caller
 	return true, nil
 }

@@ -67,7 +67,7 @@ type ApprovalServiceClient interface {
 	RequestApproval(ctx context.Context, in *RequestApprovalRequest, opts ...grpc.CallOption) (*RequestApprovalResponse, error)
 	// ListApprovals returns requests and grants that concern the caller: those that it
 	// has filed, those that it may decide on by the policy of now, and those that it has
-	// decided on.
+	// decided on. Those that are damaged are left out, and logged.
 	//
 	// Idempotent; it changes nothing.
 	//
@@ -265,7 +265,7 @@ type ApprovalServiceServer interface {
 	RequestApproval(context.Context, *RequestApprovalRequest) (*RequestApprovalResponse, error)
 	// ListApprovals returns requests and grants that concern the caller: those that it
 	// has filed, those that it may decide on by the policy of now, and those that it has
-	// decided on.
+	// decided on. Those that are damaged are left out, and logged.
 	//
 	// Idempotent; it changes nothing.
 	//

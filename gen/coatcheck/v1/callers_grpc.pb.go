@@ -43,7 +43,8 @@ type CallerServiceClient interface {
 	// have begun end; streams are refused from their next group on. Others that share
 	// the store follow within seconds.
 	//
-	// Idempotent: who is suspended stays so, for the reason that was given first.
+	// Idempotent: who is suspended stays so, for the reason that was given first. A row
+	// that is damaged is replaced.
 	//
 	// Codes and reasons:
 	//
@@ -53,7 +54,8 @@ type CallerServiceClient interface {
 	//
 	// Audit: action "suspend-caller", with whom.
 	SuspendCaller(ctx context.Context, in *SuspendCallerRequest, opts ...grpc.CallOption) (*SuspendCallerResponse, error)
-	// ListSuspensions returns who is suspended, in no particular order.
+	// ListSuspensions returns who is suspended, in no particular order. Those whose row
+	// is damaged are left out, and logged; they are kept out all the same.
 	//
 	// Idempotent; it changes nothing.
 	//
@@ -134,7 +136,8 @@ type CallerServiceServer interface {
 	// have begun end; streams are refused from their next group on. Others that share
 	// the store follow within seconds.
 	//
-	// Idempotent: who is suspended stays so, for the reason that was given first.
+	// Idempotent: who is suspended stays so, for the reason that was given first. A row
+	// that is damaged is replaced.
 	//
 	// Codes and reasons:
 	//
@@ -144,7 +147,8 @@ type CallerServiceServer interface {
 	//
 	// Audit: action "suspend-caller", with whom.
 	SuspendCaller(context.Context, *SuspendCallerRequest) (*SuspendCallerResponse, error)
-	// ListSuspensions returns who is suspended, in no particular order.
+	// ListSuspensions returns who is suspended, in no particular order. Those whose row
+	// is damaged are left out, and logged; they are kept out all the same.
 	//
 	// Idempotent; it changes nothing.
 	//
