@@ -79,28 +79,28 @@ func (t *tokens) ExportTokens(req *coatcheckv1.ExportTokensRequest, stream grpc.
 // exportApproved prepares a page, of as many tokens as there is an approval for, if one
 // is needed.
 func (t *tokens) exportApproved(ctx context.Context, c *call, duties *policy.Duties, profile, from string, recipient age.Recipient) (*coatcheckv1.ExportTokensResponse, error) {
-	needs := duties.Approval()
-	if needs == nil {
-		return t.export(ctx, c, duties, profile, from, recipient, exportPage)
-	}
-	grants := t.server.approvals.grants(c)
-	h, err := grants.first(ctx, needs, profile, "")
-	if err != nil {
-		if unapproved(err) {
-			c.event.Decision = audit.Deny
+	var h *held
+	limit := exportPage
+	if needs := duties.Approval(); needs != nil {
+		c.grants = t.server.approvals.grants(c)
+		var err error
+		if h, err = c.grants.first(ctx, needs, profile, ""); err != nil {
+			if unapproved(err) {
+				c.event.Decision = audit.Deny
+			}
+			return nil, err
 		}
-		return nil, err
+		limit = int(min(h.left, exportPage))
 	}
-	page, err := t.export(ctx, c, duties, profile, from, recipient, int(min(h.left, exportPage)))
+	page, err := t.export(ctx, c, duties, profile, from, recipient, limit)
 	if err != nil {
 		return nil, err
 	}
-	if n := page.GetTokenCount(); n > 0 {
+	if n := page.GetTokenCount(); h != nil && n > 0 {
 		c.event.Approval = h.ID
-		grants.take(h, uint64(n))
-		grants.draw()
+		c.grants.take(h, uint64(n))
 	}
-	return page, nil
+	return page, c.settle(ctx)
 }
 
 // export prepares a page, of as many tokens as fit a message, and up to limit.
@@ -136,9 +136,6 @@ func (t *tokens) exportUpTo(ctx context.Context, c *call, duties *policy.Duties,
 			return nil, err
 		}
 		from = found.Next
-	}
-	if err := c.settle(ctx); err != nil {
-		return nil, err
 	}
 	infos := make([]tokenizer.TokenInfo, len(found.Tokens))
 	for i := range found.Tokens {

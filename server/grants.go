@@ -166,20 +166,13 @@ func (g *grants) take(h *held, n uint64) {
 	h.left, h.drawn = h.left-n, h.drawn+n
 }
 
-// draw adds to the unit of the call what has been taken: that so much is left still, and
+// draw adds to a unit what has been taken: that so much is left still, and
 // that the grants have not been ended meanwhile, is settled in the commit.
-func (g *grants) draw() {
-	unit := &g.call.unit
+func (g *grants) draw(unit *tokenizer.Unit) {
 	for _, h := range g.used {
 		unit.States = append(unit.States, tokenizer.StateChange{Key: h.key, Old: h.row, New: h.row})
 		unit.Spends = append(unit.Spends, tokenizer.Spend{Budget: h.budget(), Limit: h.limit, Amount: h.drawn})
-		if unit.ExpireBudgets.IsZero() {
-			unit.ExpireBudgets = g.now.Add(-expireSlack)
-		}
+		unit.ExpireBudgets = g.now.Add(-tokenizer.BudgetSlack)
 	}
 	g.used = nil
 }
-
-// expireSlack is how long a call may be on its way, and the clock wrong, until it draws
-// on a budget that has been removed.
-const expireSlack = 24 * time.Hour

@@ -331,7 +331,6 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	if err := c.settle(ctx); err != nil {
 		return nil, err
 	}
-	c.grants.draw()
 	block := make([]coatcheckv1.DetokenizeResponse, len(asked))
 	for k, i := range at {
 		d := &deeds[i]

@@ -64,8 +64,10 @@ func (c *call) admit(ctx context.Context, d *deed) func(tokenizer.Form, uint64) 
 	}
 }
 
-// settle puts what has been drawn into the unit.
+// settle adds to the unit what has been drawn on limits and on grants. It is called once
+// all of the unit is prepared.
 func (c *call) settle(ctx context.Context) error {
+	c.grants.draw(&c.unit)
 	if c.meter == nil {
 		return nil
 	}

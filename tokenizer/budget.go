@@ -23,6 +23,10 @@ type Budget struct {
 	Expires time.Time
 }
 
+// BudgetSlack is for how long budgets are kept beyond their end, longer than a call takes
+// and than clocks differ: nobody draws any more on what Unit.ExpireBudgets removes.
+const BudgetSlack = 24 * time.Hour
+
 // Spend draws on a budget. Spends don't conflict: any number of units may draw on
 // one budget at once, and all are settled as long as it lasts.
 type Spend struct {

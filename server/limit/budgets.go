@@ -10,10 +10,6 @@ import (
 	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
-// grace is for how long a budget is kept beyond the end of its window: longer than any
-// call takes, and than clocks differ.
-const grace = time.Hour
-
 // member is a subject, as a budget counts it.
 type member = [16]byte
 
@@ -33,6 +29,7 @@ type budget struct {
 	fresh    map[member]struct{}
 	unasked  []member            // of those
 	counted  map[member]struct{} // that are not new
+	absent   map[member]struct{} // that are, by the store, and for whom there was no room
 }
 
 // appendBudgets appends the budgets that limits demand, for the windows of a time.
@@ -101,10 +98,21 @@ func (b *budget) hasRoom(ctx context.Context, store tokenizer.Store, subject uin
 	if b.has(m) || b.left() > 0 {
 		return true, nil
 	}
-	if err := b.ask(ctx, store, m); err != nil {
+	var unknown []member
+	if _, absent := b.absent[m]; !absent {
+		unknown = []member{m}
+	}
+	if err := b.ask(ctx, store, unknown...); err != nil {
 		return false, err
 	}
-	return b.has(m) || b.left() > 0, nil
+	if b.has(m) || b.left() > 0 {
+		return true, nil
+	}
+	if b.absent == nil {
+		b.absent = make(map[member]struct{})
+	}
+	b.absent[m] = struct{}{}
+	return false, nil
 }
 
 // has says whether a subject would not count any more.
@@ -156,7 +164,9 @@ func (b *budget) draw(subject uint64) {
 }
 
 // undo takes back what was drawn.
-func (b *budget) undo() { b.drawn, b.fresh, b.unasked, b.counted = 0, nil, nil, nil }
+func (b *budget) undo() {
+	b.drawn, b.fresh, b.unasked, b.counted, b.absent = 0, nil, nil, nil, nil
+}
 
 // spend returns what the call draws, if it draws anything.
 func (b *budget) spend() (s tokenizer.Spend, ok bool) {

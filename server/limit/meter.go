@@ -20,7 +20,7 @@ import (
 //	Restart  if it is done again, from the first item on
 //	Pay      for each item that is allowed
 //	Draw     for each value that is revealed
-//	Settle   puts what is drawn into the unit
+//	Settle   adds what is drawn to the unit, once
 //	Done     once that is committed, or isn't
 type Meter struct {
 	limiter           *Limiter
@@ -183,18 +183,17 @@ func (m *Meter) refuse(err error) error {
 	return err
 }
 
-// Settle sets what a unit draws on budgets.
+// Settle adds to a unit what is drawn on budgets. It is called once for a unit.
 //
 // Errors: those of tokenizer.Store.Counted.
 func (m *Meter) Settle(ctx context.Context, unit *tokenizer.Unit) error {
-	unit.Spends = nil
 	for _, b := range m.budgets {
 		if err := b.ask(ctx, m.limiter.store); err != nil {
 			return err
 		}
 		if s, ok := b.spend(); ok {
 			unit.Spends = append(unit.Spends, s)
-			unit.ExpireBudgets = m.now.Add(-grace)
+			unit.ExpireBudgets = m.now.Add(-tokenizer.BudgetSlack)
 		}
 	}
 	return nil

@@ -310,3 +310,60 @@ func TestLeftIsBounded(t *testing.T) {
 		t.Errorf("%d: %q", len(got), got)
 	}
 }
+
+// What a unit draws on something else stays.
+func TestSettleAdds(t *testing.T) {
+	c := newClock()
+	m := limit.New(newStore(t), c.Now).Meter("default", "x")
+	if err := m.Draw(t.Context(), []*policy.Limits{{Rule: "a", ValuesPerHour: 3}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	other := tokenizer.Spend{Budget: tokenizer.Budget{ID: [16]byte{1}, Expires: c.Now()}, Limit: 5, Amount: 2}
+	unit := tokenizer.Unit{Spends: []tokenizer.Spend{other}}
+	if err := m.Settle(t.Context(), &unit); err != nil {
+		t.Fatal(err)
+	}
+	if len(unit.Spends) != 2 || unit.Spends[0].Budget != other.Budget || unit.Spends[1].Amount != 1 {
+		t.Errorf("the unit draws %+v", unit.Spends)
+	}
+}
+
+// askedStore counts how often it is asked for members.
+type askedStore struct {
+	tokenizer.Store
+	asked int
+}
+
+func (s *askedStore) Counted(ctx context.Context, b tokenizer.Budget, members ...[16]byte) ([]bool, error) {
+	s.asked++
+	return s.Store.Counted(ctx, b, members...)
+}
+
+// A subject for whom there is no room is asked for once, however many items it has.
+func TestNoRoomIsRemembered(t *testing.T) {
+	c := newClock()
+	store := &askedStore{Store: newStore(t)}
+	l := limit.New(store, c.Now)
+	limits := []*policy.Limits{{Rule: "a", SubjectsPerHour: 2}}
+	m := l.Meter("default", "x")
+	for _, subject := range []uint64{1, 2} {
+		if err := m.Draw(t.Context(), limits, subject); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := commit(t, store, m); err != nil {
+		t.Fatal(err)
+	}
+	store.asked = 0
+	for range 5 {
+		for _, subject := range []uint64{3, 4, 1} {
+			name, _ := beyond(t, m.Draw(t.Context(), limits, subject))
+			if want := map[bool]string{true: "a/subjects_per_hour"}[subject > 2]; name != want {
+				t.Errorf("subject %d is refused for %q", subject, name)
+			}
+		}
+	}
+	if store.asked != 3 {
+		t.Errorf("asked %d times", store.asked)
+	}
+}
