@@ -452,6 +452,54 @@ func TestApprovalNamesAreDeclared(t *testing.T) {
 	}
 }
 
+// Where it isn't known yet which rule will decide, the request has to name it: a grant by
+// another would be good for nothing.
+func TestRuleRequired(t *testing.T) {
+	o := openOffice(t)
+	o.replacePolicy(t, "  - name: bots-charge\n", `  - name: bots-reveal-eu
+    callers: ["spiffe://coatcheck.example/bot"]
+    actions: [detokenize]
+    profiles: [note]
+    purposes: [support]
+    reveal: FULL
+    metadata: {region: [eu]}
+    approval: {approvers: ["spiffe://coatcheck.example/legal"], for: 15m, max_items: 5}
+  - name: bots-charge
+`)
+	token := tokenize(t, o.Instance, "note", "a")
+	// The first decides, wherever the token is from.
+	if a := o.ask(t, "bot", 1); a.GetRule() != "bots-reveal" {
+		t.Errorf("found %s", a.GetRule())
+	}
+	o.replacePolicy(t, "  - name: bots-reveal\n", `  - name: bots-reveal-eu
+    callers: ["spiffe://coatcheck.example/bot"]
+    actions: [detokenize]
+    profiles: [note]
+    purposes: [support]
+    reveal: FULL
+    metadata: {region: [eu]}
+    approval: {approvers: ["spiffe://coatcheck.example/legal"], for: 15m, max_items: 5}
+  - name: bots-reveal
+`)
+	req := &coatcheckv1.RequestApprovalRequest{Profile: "note", Purpose: "support"}
+	_, err := o.service(t, "bot").RequestApproval(deadline(t), req)
+	if wantReason(t, err, codes.InvalidArgument, "RULE_REQUIRED"); !strings.Contains(err.Error(), "bots-reveal-eu, bots-reveal") {
+		t.Error(err)
+	}
+	req.Rule = "bots-reveal"
+	resp, err := o.service(t, "bot").RequestApproval(deadline(t), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.grant(t, resp.GetApproval().GetId())
+	wantReasons(t, o.reveal(t, "bot", "support", token), "")
+	// Of one only it is taken for granted that the call will meet its conditions.
+	o.replacePolicy(t, "    approval: {approvers: [\"spiffe://coatcheck.example/privacy\", \"spiffe", "    metadata: {region: [us]}\n    approval: {approvers: [\"spiffe://coatcheck.example/privacy\", \"spiffe")
+	if a := o.ask(t, "bot", 1); a.GetRule() != "bots-reveal" {
+		t.Errorf("found %s", a.GetRule())
+	}
+}
+
 // A request that is damaged is left out of lists, and doesn't keep others out.
 func TestDamagedApproval(t *testing.T) {
 	o := openOffice(t)

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"strings"
 	"time"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
@@ -84,23 +85,42 @@ func (s *approvalService) needed(c *call, action string, req *coatcheckv1.Reques
 	}
 	q := c.request(req.GetProfile())
 	q.Action, q.Purpose, q.Reveal, q.StatedReason = action, purpose, reveal, req.GetReason()
-	found := c.policy.NeedsApproval(q, req.GetRule())
 	if named {
-		if found == nil {
-			return nil, errUnknownRule
+		if found := c.policy.NeedsApprovalBy(req.GetRule(), q); found != nil {
+			return found, nil
 		}
-		return found, nil
+		return nil, errUnknownRule
 	}
 	d := c.policy.Decide(q)
-	switch {
-	case d.Allowed && !d.Pending && d.Duties().Approval() != nil:
-		return d.Duties().Approval(), nil
-	case d.Allowed && (!d.Pending || found == nil):
+	if d.Allowed && !d.Pending {
+		if found := d.Duties().Approval(); found != nil {
+			return found, nil
+		}
 		return nil, errApprovalNotNeeded
-	case found != nil: // the call may meet its conditions
-		return found, nil
+	}
+	// The call may meet the conditions of these.
+	switch found := c.policy.NeedsApproval(q); {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return nil, ambiguousRule(found)
+	case d.Allowed:
+		return nil, errApprovalNotNeeded
 	}
 	return nil, c.decide(d)
+}
+
+// ambiguousRule returns the errRuleRequired that names the rules of approvals.
+func ambiguousRule(of []*policy.Approval) error {
+	const most = 10
+	var names []string
+	for _, a := range of[:min(len(of), most)] {
+		names = append(names, a.Rule)
+	}
+	if len(of) > most {
+		names = append(names, "and more")
+	}
+	return &tokenizer.InputError{Kind: errRuleRequired, Reason: "which rule will decide isn't known yet; name one of " + strings.Join(names, ", ")}
 }
 
 // Approve grants a request.

@@ -70,6 +70,7 @@ var (
 	errApprovalItems      = errors.New("server: more items than the rule allows")
 	errApprovalState      = errors.New("server: unknown state of approvals")
 	errUnknownRule        = errors.New("server: no such rule")
+	errRuleRequired       = errors.New("server: several rules may decide")
 
 	errRevealAmbiguous   = errors.New("server: several parts are granted")
 	errSuspended         = errors.New("server: the caller is suspended")
@@ -139,6 +140,7 @@ var refusals = []refusal{
 	{err: errApprovalItems, code: codes.InvalidArgument, reason: "INVALID_ITEMS", field: "items", message: "more than are asked for, or than the rule allows"},
 	{err: errApprovalState, code: codes.InvalidArgument, reason: "INVALID_STATE", field: "state", message: "unknown state"},
 	{err: errUnknownRule, code: codes.InvalidArgument, reason: "UNKNOWN_RULE", field: "rule", message: "no rule of the name allows that with an approval"},
+	{err: errRuleRequired, code: codes.InvalidArgument, reason: "RULE_REQUIRED", field: "rule", message: "which rule will decide isn't known yet; name it"},
 	{err: errInvalidAddress, code: codes.InvalidArgument, reason: "INVALID_ADDRESS", field: "address", message: "not an IP address without a port"},
 	{err: errInvalidTime, code: codes.InvalidArgument, reason: "INVALID_TIME", field: "time", message: "not a time of the years 1 to 9999"},
 	{err: errInvalidConsent, code: codes.InvalidArgument, reason: "INVALID_CONSENT", field: "token.consent", message: "unknown consent"},

@@ -41,24 +41,31 @@ func (a *Approval) ApprovedBy(approver, caller string) bool {
 // Approvers returns who may grant it, as the file has it.
 func (a *Approval) Approvers() []string { return a.approvers.names }
 
-// NeedsApproval returns the approval that the first rule of the file demands which would
-// allow a request if its conditions were met, or, if rule isn't "", that one alone; nil if
-// there is none. A profile and a purpose that are "", and a form that is Unspecified,
-// don't matter.
-func (p *Policy) NeedsApproval(q Request, rule string) *Approval {
+// NeedsApproval returns the approvals of the rules, in the order of the file, that would
+// allow a request with one if their other conditions were met. A profile and a purpose
+// that are "", and a form that is Unspecified, don't matter.
+func (p *Policy) NeedsApproval(q Request) (all []*Approval) {
 	for i := range p.rules {
-		r := &p.rules[i]
-		if r.approval != nil && (rule == "" || r.name == rule) && r.callers.has(q.Caller) &&
-			slices.Contains(r.namespaces, q.namespace()) && slices.Contains(r.actions, q.Action) && r.mayBeFor(&q, p.actions[q.Action]) {
-			return r.approval
+		if r := &p.rules[i]; r.approval != nil && r.mayBeFor(&q, p.actions[q.Action]) {
+			all = append(all, r.approval)
 		}
+	}
+	return all
+}
+
+// NeedsApprovalBy is NeedsApproval for one rule alone; nil if it isn't one of those.
+func (p *Policy) NeedsApprovalBy(rule string, q Request) *Approval {
+	if r, ok := p.byName[rule]; ok && r.approval != nil && r.mayBeFor(&q, p.actions[q.Action]) {
+		return r.approval
 	}
 	return nil
 }
 
-// mayBeFor says whether a rule names the profile, purpose and form of a request, as far
-// as it names any.
+// mayBeFor says whether a rule names all of a request that matters.
 func (r *rule) mayBeFor(q *Request, kind ActionKind) bool {
+	if !r.callers.has(q.Caller) || !slices.Contains(r.namespaces, q.namespace()) || !slices.Contains(r.actions, q.Action) {
+		return false
+	}
 	if q.Profile != "" && !slices.Contains(r.profiles, q.Profile) {
 		return false
 	}

@@ -59,7 +59,7 @@ const maxNear = 10
 func (p *Policy) Explain(r Request) Explanation {
 	e := Explanation{Decision: p.Decide(r)}
 	if e.Rule != "" {
-		e.Line = p.rules[p.indexOf(e.Rule)].line
+		e.Line = p.byName[e.Rule].line
 	}
 	e.Demands = p.demands(&e.Decision, &r)
 	if e.Allowed || e.Rule != "" {
@@ -91,10 +91,6 @@ func (p *Policy) Explain(r Request) Explanation {
 		e.Near = e.Near[:min(n, maxNear)]
 	}
 	return e
-}
-
-func (p *Policy) indexOf(name string) int {
-	return slices.IndexFunc(p.rules, func(r rule) bool { return r.name == name })
 }
 
 // demands says what a decision demands.

@@ -36,10 +36,14 @@ func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
 		p.node(root, "%v", err)
 		return nil, p.err()
 	}
+	byName := make(map[string]*rule, len(rules))
+	for i := range rules {
+		byName[rules[i].name] = &rules[i]
+	}
 	sum := sha256.Sum256(data)
 	return &Policy{
 		hash: hex.EncodeToString(sum[:]), tables: tables,
-		file: file, text: data, groups: groups, rules: rules, actions: v.Actions, profiles: v.Profiles, notes: *notes,
+		file: file, text: data, groups: groups, rules: rules, byName: byName, actions: v.Actions, profiles: v.Profiles, notes: *notes,
 	}, nil
 }
 

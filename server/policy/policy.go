@@ -41,6 +41,7 @@ type Policy struct {
 	text     []byte
 	groups   map[string]*group
 	rules    []rule
+	byName   map[string]*rule
 	actions  map[string]ActionKind
 	profiles map[string]ProfileVocabulary
 	notes    problems

@@ -24,7 +24,7 @@ func TestExplanationsAgree(t *testing.T) {
 			}
 			var by *rule
 			if e.Rule != "" {
-				by = &p.rules[p.indexOf(e.Rule)]
+				by = p.byName[e.Rule]
 			}
 			switch {
 			case e.Allowed && by != nil:
@@ -43,7 +43,7 @@ func TestExplanationsAgree(t *testing.T) {
 				}
 			}
 			for _, m := range e.Near {
-				near := &p.rules[p.indexOf(m.Rule)]
+				near := p.byName[m.Rule]
 				if len(m.Lacks) == 0 || m.Names == "" || near.effect != Allow || near.line != m.Line {
 					t.Fatalf("%+v: %+v is near\n%s", q, m, file)
 				}

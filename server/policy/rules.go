@@ -50,10 +50,8 @@ func (p *Policy) Groups() map[string][]string {
 // Approval returns the approval that a rule needs, nil if there is no such rule or it
 // needs none.
 func (p *Policy) Approval(rule string) *Approval {
-	for i := range p.rules {
-		if p.rules[i].name == rule {
-			return p.rules[i].approval
-		}
+	if r, ok := p.byName[rule]; ok {
+		return r.approval
 	}
 	return nil
 }

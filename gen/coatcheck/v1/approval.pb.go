@@ -309,7 +309,8 @@ type RequestApprovalRequest struct {
 	// choice to the policy, as it does in Detokenize.
 	Reveal Reveal `protobuf:"varint,4,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
 	// The rule. If it is empty, the server finds it: the one that would allow the call,
-	// or, if that depends on more than is known now, the first of the file that might.
+	// or, if that depends on more than is known now, the only one with an approval that
+	// might. Required if there are several of those.
 	Rule string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
 	// For how many items: each value that is revealed, in whatever form, and each token
 	// that is exported counts one. At most what the rule allows; 0 stands for that.

@@ -56,7 +56,8 @@ type ApprovalServiceClient interface {
 	//   - INVALID_ARGUMENT: UNKNOWN_ACTION (action), UNKNOWN_PROFILE (profile),
 	//     PURPOSE_REQUIRED, INVALID_PURPOSE (purpose), INVALID_REVEAL (reveal), INVALID_ITEMS (items),
 	//     INVALID_REASON (reason), UNKNOWN_RULE (rule): there is no rule of the name
-	//     that allows the caller that with an approval.
+	//     that allows the caller that with an approval; RULE_REQUIRED (rule): there are
+	//     several, and which of them will decide isn't known yet.
 	//   - PERMISSION_DENIED: a reason of policy, if it is not allowed with an approval
 	//     either.
 	//   - FAILED_PRECONDITION, APPROVAL_NOT_NEEDED: it is allowed without.
@@ -254,7 +255,8 @@ type ApprovalServiceServer interface {
 	//   - INVALID_ARGUMENT: UNKNOWN_ACTION (action), UNKNOWN_PROFILE (profile),
 	//     PURPOSE_REQUIRED, INVALID_PURPOSE (purpose), INVALID_REVEAL (reveal), INVALID_ITEMS (items),
 	//     INVALID_REASON (reason), UNKNOWN_RULE (rule): there is no rule of the name
-	//     that allows the caller that with an approval.
+	//     that allows the caller that with an approval; RULE_REQUIRED (rule): there are
+	//     several, and which of them will decide isn't known yet.
 	//   - PERMISSION_DENIED: a reason of policy, if it is not allowed with an approval
 	//     either.
 	//   - FAILED_PRECONDITION, APPROVAL_NOT_NEEDED: it is allowed without.
