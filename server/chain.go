@@ -53,11 +53,11 @@ type passage struct {
 //	recover    a panic further in is recorded as any failure
 //	identify   the certificate names the caller
 //	authorize  some rule lets the caller do this at all
-//	limit      bounds how long the call may take
+//	deadline   bounds how long the call may take
 //	end        ends endless streams when the server drains, or the client is trusted no more
 //	recover    a panic of the handler, which end may run on its own
 func (s *Server) chain() []grpc.ServerOption {
-	stages := []stage{s.admit, s.record, s.rescue, s.identify, s.authorize, s.limit, s.end, s.rescue}
+	stages := []stage{s.admit, s.record, s.rescue, s.identify, s.authorize, s.deadline, s.end, s.rescue}
 	catch := recovery.WithRecoveryHandlerContext(func(ctx context.Context, thrown any) error {
 		return answer(s.recovered(ctx, thrown), method{})
 	})
@@ -383,8 +383,8 @@ func (s *Server) authorize(ctx context.Context, _ string, next rest) error {
 	return next.do(ctx)
 }
 
-// limit bounds how long a call may take, whatever deadline the client set.
-func (s *Server) limit(ctx context.Context, name string, next rest) error {
+// deadline bounds how long a call may take, whatever deadline the client set.
+func (s *Server) deadline(ctx context.Context, name string, next rest) error {
 	if m := methods[name]; m.endless || m.stream {
 		return next.do(ctx)
 	}
