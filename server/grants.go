@@ -134,7 +134,7 @@ func (g *grants) inForce(ctx context.Context, needs *policy.Approval) (all []*he
 			return nil, err
 		}
 		if h.Action != g.call.method.action || !now.Before(h.Expires) || !now.Before(h.Since.Add(needs.For)) ||
-			!needs.ApprovedBy(h.By, caller) || g.of.suspended.has(h.By) {
+			!needs.ApprovedBy(h.By, caller) || !g.mayDecide(h.By) || g.of.suspended.has(h.By) {
 			continue
 		}
 		h.limit = min(h.Items, needs.MaxItems)
@@ -151,6 +151,17 @@ func (g *grants) inForce(ctx context.Context, needs *policy.Approval) (all []*he
 		h.left = h.limit - min(h.limit, spent[i])
 	}
 	return all, nil
+}
+
+// mayDecide says whether an approver still has the right to decide, as far as that doesn't
+// depend on from where and when it does.
+func (g *grants) mayDecide(approver string) bool {
+	request := policy.Request{Caller: approver, Action: "decide-approval", Time: g.now}
+	switch d := g.call.policy.Decide(request); d.Reason {
+	case policy.NoRule, policy.DeniedByRule, policy.TooManyRules:
+		return false
+	}
+	return true
 }
 
 // unapproved says whether an error is that of want of approval.

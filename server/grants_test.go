@@ -379,3 +379,16 @@ func TestPendingApprovalsAreCounted(t *testing.T) {
 	o.pass(25 * time.Hour) // they are over
 	o.ask(t, "bot", 1)
 }
+
+// Nor while who has granted it may not decide at all any more.
+func TestGrantOfOneWhoMayDecideNoMore(t *testing.T) {
+	o := openOffice(t)
+	token := tokenize(t, o.Instance, "note", "a")
+	o.grant(t, o.ask(t, "bot", 5).GetId())
+	wantReasons(t, o.reveal(t, "bot", "support", token), "")
+	before := o.Policy.Current()
+	o.replacePolicy(t, `"spiffe://coatcheck.example/privacy", "spiffe://coatcheck.example/legal", "spiffe://coatcheck.example/outsider"`, `"spiffe://coatcheck.example/legal"`)
+	wantReasons(t, o.reveal(t, "bot", "support", token), "APPROVAL_REQUIRED")
+	o.Policy.Replace(before)
+	wantReasons(t, o.reveal(t, "bot", "support", token), "")
+}
