@@ -95,8 +95,21 @@ func newPeriod(from, until time.Time) (p period) {
 	return p
 }
 
-// has compares the text of the times, which are all of the same form.
-func (p period) has(body []byte) bool {
-	at := string(body[len(lineTime) : len(lineTime)+len(timeForm)])
-	return at >= p.from && (p.until == "" || at < p.until)
+// has says whether an event came in then.
+func (p period) has(body []byte) bool { return p.contains(timeOf(body)) }
+
+// contains compares the text of the times, which are all of the same form.
+func (p period) contains(at []byte) bool {
+	return string(at) >= p.from && (p.until == "" || string(at) < p.until)
+}
+
+// noTime stands for the time of what is too short for an event.
+var noTime = []byte("0000-00-00T00:00:00.000000000Z")
+
+// timeOf returns the time of an event as it is written.
+func timeOf(body []byte) []byte {
+	if len(body) < len(lineTime)+len(timeForm) {
+		return noTime
+	}
+	return body[len(lineTime) : len(lineTime)+len(timeForm)]
 }
