@@ -126,17 +126,62 @@ func invalidValue(err error) error {
 // it, since two profiles may have the same.
 func (t *Tokenizer) Digest(ctx context.Context, namespace, profile string, token Token) (string, error) {
 	var buf [96]byte
-	content := append(buf[:0], token...)
+	return t.digest(ctx, namespace, labelToken, digestContent(buf[:0], profile, token))
+}
+
+// Labels of what is digested for the audit trail.
+const (
+	labelToken   = "audit token"
+	labelSubject = "audit subject"
+)
+
+// digestContent appends what of a token is digested.
+func digestContent(dst []byte, profile string, token Token) []byte {
 	if !token.opaque() {
-		content = tokenContent(profile, string(token))
+		return tokenContent(profile, string(token))
 	}
-	return t.digest(ctx, namespace, "audit token", content)
+	return append(dst, token...)
 }
 
 // DigestSubject returns a keyed digest by which the audit trail names a subject,
 // in the form of Digest.
 func (t *Tokenizer) DigestSubject(ctx context.Context, namespace, subject string) (string, error) {
-	return t.digest(ctx, namespace, "audit subject", []byte(subject))
+	return t.digest(ctx, namespace, labelSubject, []byte(subject))
+}
+
+// Digests returns every digest by which the audit trail may name a token: one for
+// each version of the audit key, the newest first, then those under index keys.
+func (t *Tokenizer) Digests(ctx context.Context, namespace, profile string, token Token) ([]string, error) {
+	return t.digests(ctx, namespace, labelToken, digestContent(nil, profile, token))
+}
+
+// SubjectDigests is Digests for a subject. Its errors are ErrInvalidSubject and those of
+// keystore.Keystore.Keyring.
+func (t *Tokenizer) SubjectDigests(ctx context.Context, namespace, subject string) ([]string, error) {
+	if len(subject) > MaxSubject {
+		return nil, &InputError{ErrInvalidSubject, "is longer than 256 bytes"}
+	}
+	return t.digests(ctx, namespace, labelSubject, []byte(subject))
+}
+
+func (t *Tokenizer) digests(ctx context.Context, namespace, label string, content []byte) (all []string, err error) {
+	ring, err := t.keys.Keyring(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	for _, under := range []struct {
+		class  keystore.Class
+		prefix string
+	}{{keystore.Audit, "a"}, {keystore.Index, ""}} {
+		for _, version := range ring.Versions(under.class) {
+			sum, err := ring.MACVersion(under.class, version, label, content)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, formatDigest(under.prefix, version, sum))
+		}
+	}
+	return all, nil
 }
 
 func (t *Tokenizer) digest(ctx context.Context, namespace, label string, content []byte) (string, error) {
@@ -148,7 +193,12 @@ func (t *Tokenizer) digest(ctx context.Context, namespace, label string, content
 	if err != nil {
 		return "", err
 	}
+	return formatDigest("a", version, sum), nil
+}
+
+// formatDigest returns the form in which a digest is written.
+func formatDigest(prefix string, version uint32, sum [32]byte) string {
 	var buf [1 + 10 + 1 + 32]byte
-	text := strconv.AppendUint(append(buf[:0], 'a'), uint64(version), 10)
-	return string(hex.AppendEncode(append(text, ':'), sum[:16])), nil
+	text := strconv.AppendUint(append(buf[:0], prefix...), uint64(version), 10)
+	return string(hex.AppendEncode(append(text, ':'), sum[:16]))
 }
