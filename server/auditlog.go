@@ -6,14 +6,17 @@ import (
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/audit"
+	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // auditService is coatcheck.v1.AuditService.
 type auditService struct {
 	coatcheckv1.UnimplementedAuditServiceServer
-	segments *audit.Segments
-	notary   *audit.Notary
-	server   *Server
+	segments  *audit.Segments
+	notary    *audit.Notary
+	index     *audit.Index
+	tokenizer *tokenizer.Tokenizer
+	server    *Server
 }
 
 // Prune removes old segments. Its event says what is about to go, and is committed before

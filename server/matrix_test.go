@@ -105,6 +105,26 @@ var matrix = map[string]struct {
 			return policyOnly(err)
 		},
 	},
+	coatcheckv1.AuditService_QueryEvents_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			_, err := coatcheckv1.NewAuditServiceClient(conn).QueryEvents(ctx, &coatcheckv1.QueryEventsRequest{})
+			return err
+		},
+	},
+	coatcheckv1.AuditService_WatchEvents_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			stream, err := coatcheckv1.NewAuditServiceClient(conn).WatchEvents(ctx, &coatcheckv1.WatchEventsRequest{})
+			if err != nil {
+				return err
+			}
+			_, err = stream.Recv()
+			return err
+		},
+	},
 	coatcheckv1.AuditService_Prune_FullMethodName: {
 		allowed: []string{"admin"},
 		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {

@@ -90,6 +90,8 @@ var methods = map[string]method{
 	coatcheckv1.AuditService_Prune_FullMethodName:         {action: "prune-audit", kind: policy.PlainAction},
 	coatcheckv1.AuditService_GetCheckpoint_FullMethodName: {action: "get-checkpoint", kind: policy.PlainAction},
 	coatcheckv1.AuditService_GetProof_FullMethodName:      {action: "get-proof", kind: policy.PlainAction},
+	coatcheckv1.AuditService_QueryEvents_FullMethodName:   {action: "query-audit", kind: policy.PlainAction},
+	coatcheckv1.AuditService_WatchEvents_FullMethodName:   {action: "watch-audit", kind: policy.PlainAction, endless: true},
 
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName: {action: "reflect", kind: policy.PlainAction, endless: true, standard: true},
 

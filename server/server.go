@@ -60,6 +60,7 @@ type Config struct {
 	Audit     *audit.Log
 	Segments  *audit.Segments
 	Notary    *audit.Notary
+	Index     *audit.Index
 	Consents  Consents // nil if none are kept
 	Shadow    *Shadow  // nil if there is none
 
@@ -166,7 +167,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	if cfg.Tokenizer == nil || cfg.Policy == nil || cfg.Store == nil || cfg.Keystore == nil ||
-		cfg.Upkeep == nil || cfg.Audit == nil || cfg.Segments == nil || cfg.Notary == nil || cfg.Logger == nil {
+		cfg.Upkeep == nil || cfg.Audit == nil || cfg.Segments == nil || cfg.Notary == nil || cfg.Index == nil || cfg.Logger == nil {
 		return nil, errors.New("server: incomplete configuration")
 	}
 	if cfg.Now == nil {
@@ -197,7 +198,7 @@ func New(cfg Config) (*Server, error) {
 	coatcheckv1.RegisterHoneytokenServiceServer(services, &honeytokens{tokens: after})
 	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
 	coatcheckv1.RegisterApprovalServiceServer(services, &approvalService{tokenization: service, approvals: s.approvals})
-	coatcheckv1.RegisterAuditServiceServer(services, &auditService{segments: cfg.Segments, notary: cfg.Notary, server: s})
+	coatcheckv1.RegisterAuditServiceServer(services, &auditService{segments: cfg.Segments, notary: cfg.Notary, index: cfg.Index, tokenizer: cfg.Tokenizer, server: s})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)

@@ -46,6 +46,7 @@ var (
 	errUnknownAction    = errors.New("server: unknown action")
 	errInvalidAddress   = errors.New("server: malformed address")
 	errInvalidTime      = errors.New("server: malformed time")
+	errInvalidFilter    = errors.New("server: malformed filter of events")
 	errInvalidConsent   = errors.New("server: unknown consent")
 
 	errBatchSize     = errors.New("server: too many items, or none")
@@ -143,6 +144,7 @@ var refusals = []refusal{
 	{err: errRuleRequired, code: codes.InvalidArgument, reason: "RULE_REQUIRED", field: "rule", message: "which rule will decide isn't known yet; name it"},
 	{err: errInvalidAddress, code: codes.InvalidArgument, reason: "INVALID_ADDRESS", field: "address", message: "not an IP address without a port"},
 	{err: errInvalidTime, code: codes.InvalidArgument, reason: "INVALID_TIME", field: "time", message: "not a time of the years 1 to 9999"},
+	{err: errInvalidFilter, code: codes.InvalidArgument, reason: "INVALID_FILTER", field: "filter", message: "the filter is malformed"},
 	{err: errInvalidConsent, code: codes.InvalidArgument, reason: "INVALID_CONSENT", field: "token.consent", message: "unknown consent"},
 
 	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},

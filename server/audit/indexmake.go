@@ -32,7 +32,7 @@ func (x *Index) newBlockMaker(first uint64) *blockMaker {
 // add adds the next event.
 func (m *blockMaker) add(e tokenizer.Entry) {
 	m.block.count++
-	at := timeOf(e.Body)
+	at := bodyTime(e.Body)
 	if m.block.count == 1 || string(at) < m.block.earliest {
 		m.block.earliest = string(at)
 	}

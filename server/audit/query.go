@@ -100,7 +100,7 @@ func termOf(field termField, value string) term {
 // Match says whether an event is wanted. The body must be as Event.Body writes it; one
 // that doesn't parse, though all that is wanted stands in it, is.
 func (f *Filter) Match(body []byte) bool {
-	if !f.within.contains(timeOf(body)) {
+	if !f.within.contains(bodyTime(body)) {
 		return false
 	}
 	for _, w := range f.wanted {

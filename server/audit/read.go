@@ -96,7 +96,7 @@ func newPeriod(from, until time.Time) (p period) {
 }
 
 // has says whether an event came in then.
-func (p period) has(body []byte) bool { return p.contains(timeOf(body)) }
+func (p period) has(body []byte) bool { return p.contains(bodyTime(body)) }
 
 // contains compares the text of the times, which are all of the same form.
 func (p period) contains(at []byte) bool {
@@ -106,8 +106,8 @@ func (p period) contains(at []byte) bool {
 // noTime stands for the time of what is too short for an event.
 var noTime = []byte("0000-00-00T00:00:00.000000000Z")
 
-// timeOf returns the time of an event as it is written.
-func timeOf(body []byte) []byte {
+// bodyTime returns the time of an event as it is written.
+func bodyTime(body []byte) []byte {
 	if len(body) < len(lineTime)+len(timeForm) {
 		return noTime
 	}

@@ -67,7 +67,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit, get-checkpoint, get-proof]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit, get-checkpoint, get-proof, query-audit, watch-audit]
 `
 
 // Profiles are the profiles of an instance.
@@ -183,6 +183,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 	}
 	segments := must(audit.OpenSegments(t.Context(), filepath.Join(dir, "audit"), seen, o.Segments, logger))(t)
 	log := audit.NewLog(seen, segments)
+	index := audit.NewIndex(filepath.Join(dir, "audit"), seen, logger)
 	notary := must(audit.OpenNotary(t.Context(), segments, audit.CheckpointOptions{}))(t)
 	rules := policy.NewLive(must(policy.Parse("policy.yaml", []byte(o.Policy), server.Vocabulary(o.Profiles)))(t))
 	in.Policy = rules
@@ -197,7 +198,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 		TLS: in.TLS(t, in.Authority.Pool()), Revoked: o.Revoked,
 		AllowCommonName: o.AllowCommonName,
 		Tokenizer:       tokens,
-		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments, Notary: notary,
+		Policy:          rules, Store: seen, Keystore: keys, Upkeep: keeper, Audit: log, Segments: segments, Notary: notary, Index: index,
 		Limits: o.Limits, Now: o.Now, Logger: logger, Alerts: o.Alerts, Bursts: o.Bursts,
 		Consents: o.Consents, Shadow: o.Shadow, SuspendThieves: o.SuspendThieves,
 	}))(t)
@@ -209,6 +210,7 @@ func start(t testing.TB, o Options, dir string, authority *Authority) *Instance 
 	var background sync.WaitGroup
 	background.Go(func() { keys.Run(ctx) })
 	background.Go(func() { keeper.Run(ctx) })
+	background.Go(func() { index.Run(ctx) })
 	if o.Checkpoints {
 		background.Go(func() { notary.Run(ctx, keeper.LogSigner) })
 	}

@@ -192,6 +192,7 @@ func run(ctx context.Context, o Options) (err error) {
 		stopFollowing()
 		<-sent
 	}()
+	f.index = audit.NewIndex(o.Config.Audit.Directory, store, o.Log)
 	return serve(ctx, o, parts, f)
 }
 
@@ -201,6 +202,7 @@ type facilities struct {
 	store             tokenizer.Store
 	segments          *audit.Segments
 	notary            *audit.Notary
+	index             *audit.Index
 	log               *audit.Log
 	sinks             sinks // of log
 }
@@ -248,6 +250,7 @@ func serve(ctx context.Context, o Options, parts loaded, f facilities) (err erro
 	defer stop()
 	background.Go(func() { cfg.Keystore.Run(backgroundCtx) })
 	background.Go(func() { cfg.Upkeep.Run(backgroundCtx) })
+	background.Go(func() { f.index.Run(backgroundCtx) })
 	background.Go(func() { f.notary.Run(backgroundCtx, cfg.Upkeep.LogSigner) })
 	background.Go(func() { cfg.Alerts.Run(backgroundCtx) })
 	files := &securedFiles{config: o.Config.Server.TLS, prepare: srv.PrepareTLS, work: parts.secured, hash: cfg.Policy.Hash, audit: f.log, log: o.Log}
@@ -305,7 +308,7 @@ func newConfig(ctx context.Context, o Options, parts loaded, f facilities) (serv
 	keeping.Store = f.store
 	keeping.Audit, keeping.PolicyHash, keeping.Logger = f.log, cfg.Policy.Hash, o.Log
 	cfg.Tokenizer, cfg.Store, cfg.Keystore, cfg.Upkeep = tokens, f.store, keys, upkeep.New(keeping)
-	cfg.Audit, cfg.Segments, cfg.Notary = f.log, f.segments, f.notary
+	cfg.Audit, cfg.Segments, cfg.Notary, cfg.Index = f.log, f.segments, f.notary, f.index
 	if rule, ok := o.Config.Alerts.Burst.Rule(); ok {
 		cfg.Bursts = burst.NewCounter(rule, time.Now())
 	}

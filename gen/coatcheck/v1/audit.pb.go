@@ -428,6 +428,532 @@ func (x *GetProofResponse) GetConsistency() [][]byte {
 	return nil
 }
 
+// AuditFilter says which events are wanted: those for which all holds that is set.
+//
+// An event with items is wanted if what is said of profile, purpose, decision, rule,
+// code, reason, approval, token and subject holds for the same one of its items, where an
+// item that lacks a field has that of the event. docs/audit.md tells of the fields.
+type AuditFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events that came in at this time or later, by their field "time".
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Events that came in before this time.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// Who called, as in "spiffe://example.org/shop".
+	Caller string `protobuf:"bytes,3,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The SHA-256 hash of the certificate that it called with (DER), in 64 hexadecimal
+	// digits of either case.
+	Certificate string `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The id of the call, 16 hexadecimal digits.
+	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What was done, in the words of policy, or what the system did.
+	Action string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	// The profile of the data.
+	Profile string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
+	// What for it was to be revealed.
+	Purpose string `protobuf:"bytes,8,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	// "allow" or "deny".
+	Decision string `protobuf:"bytes,9,opt,name=decision,proto3" json:"decision,omitempty"`
+	// The rule that allowed it, or denied it.
+	Rule string `protobuf:"bytes,10,opt,name=rule,proto3" json:"rule,omitempty"`
+	// How it was answered, as in "PERMISSION_DENIED".
+	Code string `protobuf:"bytes,11,opt,name=code,proto3" json:"code,omitempty"`
+	// Why it failed, as in "NO_RULE".
+	Reason string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The id of an approval.
+	Approval string `protobuf:"bytes,13,opt,name=approval,proto3" json:"approval,omitempty"`
+	// "HONEYTOKEN", "BURST", "NOTIFY", or "ANY" for each event that carries an alert.
+	Alert string `protobuf:"bytes,14,opt,name=alert,proto3" json:"alert,omitempty"`
+	// A token. If it doesn't name its profile, profile is required.
+	Token string `protobuf:"bytes,15,opt,name=token,proto3" json:"token,omitempty"`
+	// The digest of a token, as events have it. Not together with token.
+	TokenDigest string `protobuf:"bytes,16,opt,name=token_digest,json=tokenDigest,proto3" json:"token_digest,omitempty"`
+	// Whom it is about: the caller's own customer id, at most 256 bytes.
+	Subject string `protobuf:"bytes,17,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The digest of a subject, as events have it. Not together with subject.
+	SubjectDigest string `protobuf:"bytes,18,opt,name=subject_digest,json=subjectDigest,proto3" json:"subject_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditFilter) Reset() {
+	*x = AuditFilter{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditFilter) ProtoMessage() {}
+
+func (x *AuditFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditFilter.ProtoReflect.Descriptor instead.
+func (*AuditFilter) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AuditFilter) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *AuditFilter) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *AuditFilter) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetApproval() string {
+	if x != nil {
+		return x.Approval
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetAlert() string {
+	if x != nil {
+		return x.Alert
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetTokenDigest() string {
+	if x != nil {
+		return x.TokenDigest
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AuditFilter) GetSubjectDigest() string {
+	if x != nil {
+		return x.SubjectDigest
+	}
+	return ""
+}
+
+// AuditEvent is an event of the log.
+type AuditEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Its hash, 32 bytes, by which the next one is chained to it.
+	Hash []byte `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The event, a JSON object: the very bytes of the log. Empty if it is larger than a
+	// message may be; then it is in the segments only.
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// How many bytes the event has.
+	Size          uint32 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEvent) Reset() {
+	*x = AuditEvent{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEvent) ProtoMessage() {}
+
+func (x *AuditEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEvent.ProtoReflect.Descriptor instead.
+func (*AuditEvent) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AuditEvent) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditEvent) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *AuditEvent) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *AuditEvent) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// QueryEventsRequest asks for events.
+type QueryEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Filter *AuditFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Whether the newest come first, else the oldest.
+	NewestFirst bool `protobuf:"varint,2,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	// How many at most; 0 stands for 100, and more than 1000 for 1000.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Where to go on: next_page_token of the page before, of the same filter and order.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryEventsRequest) Reset() {
+	*x = QueryEventsRequest{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryEventsRequest) ProtoMessage() {}
+
+func (x *QueryEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryEventsRequest.ProtoReflect.Descriptor instead.
+func (*QueryEventsRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *QueryEventsRequest) GetFilter() *AuditFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *QueryEventsRequest) GetNewestFirst() bool {
+	if x != nil {
+		return x.NewestFirst
+	}
+	return false
+}
+
+func (x *QueryEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *QueryEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// QueryEventsResponse is a page of events.
+type QueryEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order that was asked for.
+	Events []*AuditEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Where to go on; empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The id of the log, 32 hexadecimal digits.
+	LogId         string `protobuf:"bytes,3,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryEventsResponse) Reset() {
+	*x = QueryEventsResponse{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryEventsResponse) ProtoMessage() {}
+
+func (x *QueryEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryEventsResponse.ProtoReflect.Descriptor instead.
+func (*QueryEventsResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *QueryEventsResponse) GetEvents() []*AuditEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *QueryEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *QueryEventsResponse) GetLogId() string {
+	if x != nil {
+		return x.LogId
+	}
+	return ""
+}
+
+// WatchEventsRequest asks for events to come.
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	Filter *AuditFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The number of the event to begin with; 0 for those to come.
+	FromSequence  uint64 `protobuf:"varint,2,opt,name=from_sequence,json=fromSequence,proto3" json:"from_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchEventsRequest) GetFilter() *AuditFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetFromSequence() uint64 {
+	if x != nil {
+		return x.FromSequence
+	}
+	return 0
+}
+
+// WatchEventsResponse is an event, or says how far the log has been looked through. The
+// latter comes first of all, and then at least every ten seconds.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event. Not set if nothing was found.
+	Event *AuditEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// All events before this number have been looked at.
+	NextSequence  uint64 `protobuf:"varint,2,opt,name=next_sequence,json=nextSequence,proto3" json:"next_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_coatcheck_v1_audit_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_coatcheck_v1_audit_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchEventsResponse) GetEvent() *AuditEvent {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetNextSequence() uint64 {
+	if x != nil {
+		return x.NextSequence
+	}
+	return 0
+}
+
 var File_coatcheck_v1_audit_proto protoreflect.FileDescriptor
 
 const file_coatcheck_v1_audit_proto_rawDesc = "" +
@@ -464,11 +990,56 @@ const file_coatcheck_v1_audit_proto_rawDesc = "" +
 	"\tleaf_hash\x18\x03 \x01(\fR\bleafHash\x12\x1c\n" +
 	"\tinclusion\x18\x04 \x03(\fR\tinclusion\x12\"\n" +
 	"\rold_root_hash\x18\x05 \x01(\fR\voldRootHash\x12 \n" +
-	"\vconsistency\x18\x06 \x03(\fR\vconsistency2\xf5\x01\n" +
+	"\vconsistency\x18\x06 \x03(\fR\vconsistency\"\xa8\x04\n" +
+	"\vAuditFilter\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06caller\x18\x03 \x01(\tR\x06caller\x12 \n" +
+	"\vcertificate\x18\x04 \x01(\tR\vcertificate\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x18\n" +
+	"\aprofile\x18\a \x01(\tR\aprofile\x12\x18\n" +
+	"\apurpose\x18\b \x01(\tR\apurpose\x12\x1a\n" +
+	"\bdecision\x18\t \x01(\tR\bdecision\x12\x12\n" +
+	"\x04rule\x18\n" +
+	" \x01(\tR\x04rule\x12\x12\n" +
+	"\x04code\x18\v \x01(\tR\x04code\x12\x16\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\x12\x1a\n" +
+	"\bapproval\x18\r \x01(\tR\bapproval\x12\x14\n" +
+	"\x05alert\x18\x0e \x01(\tR\x05alert\x12\x19\n" +
+	"\x05token\x18\x0f \x01(\tB\x03\x80\x01\x01R\x05token\x12!\n" +
+	"\ftoken_digest\x18\x10 \x01(\tR\vtokenDigest\x12\x1d\n" +
+	"\asubject\x18\x11 \x01(\tB\x03\x80\x01\x01R\asubject\x12%\n" +
+	"\x0esubject_digest\x18\x12 \x01(\tR\rsubjectDigest\"f\n" +
+	"\n" +
+	"AuditEvent\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\tR\x05event\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\rR\x04size\"\xa6\x01\n" +
+	"\x12QueryEventsRequest\x121\n" +
+	"\x06filter\x18\x01 \x01(\v2\x19.coatcheck.v1.AuditFilterR\x06filter\x12!\n" +
+	"\fnewest_first\x18\x02 \x01(\bR\vnewestFirst\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\x86\x01\n" +
+	"\x13QueryEventsResponse\x120\n" +
+	"\x06events\x18\x01 \x03(\v2\x18.coatcheck.v1.AuditEventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x15\n" +
+	"\x06log_id\x18\x03 \x01(\tR\x05logId\"l\n" +
+	"\x12WatchEventsRequest\x121\n" +
+	"\x06filter\x18\x01 \x01(\v2\x19.coatcheck.v1.AuditFilterR\x06filter\x12#\n" +
+	"\rfrom_sequence\x18\x02 \x01(\x04R\ffromSequence\"j\n" +
+	"\x13WatchEventsResponse\x12.\n" +
+	"\x05event\x18\x01 \x01(\v2\x18.coatcheck.v1.AuditEventR\x05event\x12#\n" +
+	"\rnext_sequence\x18\x02 \x01(\x04R\fnextSequence2\x9f\x03\n" +
 	"\fAuditService\x12@\n" +
 	"\x05Prune\x12\x1a.coatcheck.v1.PruneRequest\x1a\x1b.coatcheck.v1.PruneResponse\x12X\n" +
 	"\rGetCheckpoint\x12\".coatcheck.v1.GetCheckpointRequest\x1a#.coatcheck.v1.GetCheckpointResponse\x12I\n" +
-	"\bGetProof\x12\x1d.coatcheck.v1.GetProofRequest\x1a\x1e.coatcheck.v1.GetProofResponseB=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
+	"\bGetProof\x12\x1d.coatcheck.v1.GetProofRequest\x1a\x1e.coatcheck.v1.GetProofResponse\x12R\n" +
+	"\vQueryEvents\x12 .coatcheck.v1.QueryEventsRequest\x1a!.coatcheck.v1.QueryEventsResponse\x12T\n" +
+	"\vWatchEvents\x12 .coatcheck.v1.WatchEventsRequest\x1a!.coatcheck.v1.WatchEventsResponse0\x01B=Z;github.com/coatcheck/coatcheck/gen/coatcheck/v1;coatcheckv1b\x06proto3"
 
 var (
 	file_coatcheck_v1_audit_proto_rawDescOnce sync.Once
@@ -482,7 +1053,7 @@ func file_coatcheck_v1_audit_proto_rawDescGZIP() []byte {
 	return file_coatcheck_v1_audit_proto_rawDescData
 }
 
-var file_coatcheck_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_coatcheck_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_coatcheck_v1_audit_proto_goTypes = []any{
 	(*PruneRequest)(nil),          // 0: coatcheck.v1.PruneRequest
 	(*PruneResponse)(nil),         // 1: coatcheck.v1.PruneResponse
@@ -490,22 +1061,38 @@ var file_coatcheck_v1_audit_proto_goTypes = []any{
 	(*GetCheckpointResponse)(nil), // 3: coatcheck.v1.GetCheckpointResponse
 	(*GetProofRequest)(nil),       // 4: coatcheck.v1.GetProofRequest
 	(*GetProofResponse)(nil),      // 5: coatcheck.v1.GetProofResponse
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*AuditFilter)(nil),           // 6: coatcheck.v1.AuditFilter
+	(*AuditEvent)(nil),            // 7: coatcheck.v1.AuditEvent
+	(*QueryEventsRequest)(nil),    // 8: coatcheck.v1.QueryEventsRequest
+	(*QueryEventsResponse)(nil),   // 9: coatcheck.v1.QueryEventsResponse
+	(*WatchEventsRequest)(nil),    // 10: coatcheck.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 11: coatcheck.v1.WatchEventsResponse
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_coatcheck_v1_audit_proto_depIdxs = []int32{
-	6, // 0: coatcheck.v1.PruneRequest.before:type_name -> google.protobuf.Timestamp
-	6, // 1: coatcheck.v1.GetCheckpointResponse.sign_time:type_name -> google.protobuf.Timestamp
-	0, // 2: coatcheck.v1.AuditService.Prune:input_type -> coatcheck.v1.PruneRequest
-	2, // 3: coatcheck.v1.AuditService.GetCheckpoint:input_type -> coatcheck.v1.GetCheckpointRequest
-	4, // 4: coatcheck.v1.AuditService.GetProof:input_type -> coatcheck.v1.GetProofRequest
-	1, // 5: coatcheck.v1.AuditService.Prune:output_type -> coatcheck.v1.PruneResponse
-	3, // 6: coatcheck.v1.AuditService.GetCheckpoint:output_type -> coatcheck.v1.GetCheckpointResponse
-	5, // 7: coatcheck.v1.AuditService.GetProof:output_type -> coatcheck.v1.GetProofResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	12, // 0: coatcheck.v1.PruneRequest.before:type_name -> google.protobuf.Timestamp
+	12, // 1: coatcheck.v1.GetCheckpointResponse.sign_time:type_name -> google.protobuf.Timestamp
+	12, // 2: coatcheck.v1.AuditFilter.since:type_name -> google.protobuf.Timestamp
+	12, // 3: coatcheck.v1.AuditFilter.until:type_name -> google.protobuf.Timestamp
+	6,  // 4: coatcheck.v1.QueryEventsRequest.filter:type_name -> coatcheck.v1.AuditFilter
+	7,  // 5: coatcheck.v1.QueryEventsResponse.events:type_name -> coatcheck.v1.AuditEvent
+	6,  // 6: coatcheck.v1.WatchEventsRequest.filter:type_name -> coatcheck.v1.AuditFilter
+	7,  // 7: coatcheck.v1.WatchEventsResponse.event:type_name -> coatcheck.v1.AuditEvent
+	0,  // 8: coatcheck.v1.AuditService.Prune:input_type -> coatcheck.v1.PruneRequest
+	2,  // 9: coatcheck.v1.AuditService.GetCheckpoint:input_type -> coatcheck.v1.GetCheckpointRequest
+	4,  // 10: coatcheck.v1.AuditService.GetProof:input_type -> coatcheck.v1.GetProofRequest
+	8,  // 11: coatcheck.v1.AuditService.QueryEvents:input_type -> coatcheck.v1.QueryEventsRequest
+	10, // 12: coatcheck.v1.AuditService.WatchEvents:input_type -> coatcheck.v1.WatchEventsRequest
+	1,  // 13: coatcheck.v1.AuditService.Prune:output_type -> coatcheck.v1.PruneResponse
+	3,  // 14: coatcheck.v1.AuditService.GetCheckpoint:output_type -> coatcheck.v1.GetCheckpointResponse
+	5,  // 15: coatcheck.v1.AuditService.GetProof:output_type -> coatcheck.v1.GetProofResponse
+	9,  // 16: coatcheck.v1.AuditService.QueryEvents:output_type -> coatcheck.v1.QueryEventsResponse
+	11, // 17: coatcheck.v1.AuditService.WatchEvents:output_type -> coatcheck.v1.WatchEventsResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_coatcheck_v1_audit_proto_init() }
@@ -519,7 +1106,7 @@ func file_coatcheck_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_coatcheck_v1_audit_proto_rawDesc), len(file_coatcheck_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

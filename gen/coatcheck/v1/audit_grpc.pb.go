@@ -22,20 +22,23 @@ const (
 	AuditService_Prune_FullMethodName         = "/coatcheck.v1.AuditService/Prune"
 	AuditService_GetCheckpoint_FullMethodName = "/coatcheck.v1.AuditService/GetCheckpoint"
 	AuditService_GetProof_FullMethodName      = "/coatcheck.v1.AuditService/GetProof"
+	AuditService_QueryEvents_FullMethodName   = "/coatcheck.v1.AuditService/QueryEvents"
+	AuditService_WatchEvents_FullMethodName   = "/coatcheck.v1.AuditService/WatchEvents"
 )
 
 // AuditServiceClient is the client API for AuditService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuditService looks after the audit log, and shows that it is what it was: by signed
-// checkpoints of it, which are worth most when they are kept where the server can't
+// AuditService looks after the audit log, answers what is in it, and shows that it is
+// what it was: by signed checkpoints of it, which are worth most when they are kept where the server can't
 // write, and by proofs that go with them. docs/audit.md has the exact bytes.
 //
 // What TokenizationService says of callers, refusals, and the codes and reasons
 // of any method holds here too. The actions of policy are "prune-audit",
-// "get-checkpoint" and "get-proof"; rules about them need neither profiles nor
-// purposes. None shows an event.
+// "get-checkpoint", "get-proof", "query-audit" and "watch-audit"; rules about them need
+// neither profiles nor purposes. Who may do the last two sees the events of everybody,
+// its own included; the others show no event.
 type AuditServiceClient interface {
 	// Prune removes segments of the audit log from its directory: closed ones, from the
 	// oldest on, whose last event is older than a time. Of each it leaves first and last
@@ -87,6 +90,45 @@ type AuditServiceClient interface {
 	//
 	// Audit: action "get-proof".
 	GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error)
+	// QueryEvents returns the events that a filter finds, page by page, as they are in the
+	// store: those that are committed when the page is made, also if their segment was
+	// pruned. An index beside the segments tells where nothing is to be found, so that a
+	// query about a subject, a token or a caller doesn't read the whole log.
+	//
+	// A call looks at a bounded part of the log. So a page may have fewer events than were
+	// asked for, or none, without being the last; next_page_token says.
+	//
+	// A subject or a token that is asked for is turned into its digests, under each version
+	// of the audit key; it is recorded as a digest too.
+	//
+	// Idempotent; it changes nothing.
+	//
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_FILTER (filter), INVALID_PAGE_SIZE (page_size),
+	//     INVALID_PAGE_TOKEN (page_token), INVALID_SUBJECT, INVALID_TOKEN,
+	//     PROFILE_REQUIRED: as for other methods.
+	//   - UNAVAILABLE: KEYSTORE_UNAVAILABLE, of a filter with a subject or a token only;
+	//     STORE_UNAVAILABLE.
+	//
+	// Audit: action "query-audit", with the digests of the subject and the token that are
+	// asked for as its item. So such events are found by the same filter.
+	QueryEvents(ctx context.Context, in *QueryEventsRequest, opts ...grpc.CallOption) (*QueryEventsResponse, error)
+	// WatchEvents sends the events that a filter finds as they are committed, each once and
+	// in their order, until the client ends it or the server drains. Whoever reads slowly is
+	// held up by flow control, loses nothing, and holds nobody up.
+	//
+	// It ends with PERMISSION_DENIED when policy doesn't allow it any more, or the caller is
+	// suspended. To go on after an end, ask from the last next_sequence on.
+	//
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_FILTER (filter), INVALID_SUBJECT, INVALID_TOKEN,
+	//     PROFILE_REQUIRED: as for other methods.
+	//   - UNAVAILABLE: KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE, SHUTTING_DOWN.
+	//
+	// Audit: action "watch-audit", when it begins, before the filter is read.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 }
 
 type auditServiceClient struct {
@@ -127,18 +169,48 @@ func (c *auditServiceClient) GetProof(ctx context.Context, in *GetProofRequest, 
 	return out, nil
 }
 
+func (c *auditServiceClient) QueryEvents(ctx context.Context, in *QueryEventsRequest, opts ...grpc.CallOption) (*QueryEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QueryEventsResponse)
+	err := c.cc.Invoke(ctx, AuditService_QueryEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AuditService_ServiceDesc.Streams[0], AuditService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 // AuditServiceServer is the server API for AuditService service.
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
 //
-// AuditService looks after the audit log, and shows that it is what it was: by signed
-// checkpoints of it, which are worth most when they are kept where the server can't
+// AuditService looks after the audit log, answers what is in it, and shows that it is
+// what it was: by signed checkpoints of it, which are worth most when they are kept where the server can't
 // write, and by proofs that go with them. docs/audit.md has the exact bytes.
 //
 // What TokenizationService says of callers, refusals, and the codes and reasons
 // of any method holds here too. The actions of policy are "prune-audit",
-// "get-checkpoint" and "get-proof"; rules about them need neither profiles nor
-// purposes. None shows an event.
+// "get-checkpoint", "get-proof", "query-audit" and "watch-audit"; rules about them need
+// neither profiles nor purposes. Who may do the last two sees the events of everybody,
+// its own included; the others show no event.
 type AuditServiceServer interface {
 	// Prune removes segments of the audit log from its directory: closed ones, from the
 	// oldest on, whose last event is older than a time. Of each it leaves first and last
@@ -190,6 +262,45 @@ type AuditServiceServer interface {
 	//
 	// Audit: action "get-proof".
 	GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error)
+	// QueryEvents returns the events that a filter finds, page by page, as they are in the
+	// store: those that are committed when the page is made, also if their segment was
+	// pruned. An index beside the segments tells where nothing is to be found, so that a
+	// query about a subject, a token or a caller doesn't read the whole log.
+	//
+	// A call looks at a bounded part of the log. So a page may have fewer events than were
+	// asked for, or none, without being the last; next_page_token says.
+	//
+	// A subject or a token that is asked for is turned into its digests, under each version
+	// of the audit key; it is recorded as a digest too.
+	//
+	// Idempotent; it changes nothing.
+	//
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_FILTER (filter), INVALID_PAGE_SIZE (page_size),
+	//     INVALID_PAGE_TOKEN (page_token), INVALID_SUBJECT, INVALID_TOKEN,
+	//     PROFILE_REQUIRED: as for other methods.
+	//   - UNAVAILABLE: KEYSTORE_UNAVAILABLE, of a filter with a subject or a token only;
+	//     STORE_UNAVAILABLE.
+	//
+	// Audit: action "query-audit", with the digests of the subject and the token that are
+	// asked for as its item. So such events are found by the same filter.
+	QueryEvents(context.Context, *QueryEventsRequest) (*QueryEventsResponse, error)
+	// WatchEvents sends the events that a filter finds as they are committed, each once and
+	// in their order, until the client ends it or the server drains. Whoever reads slowly is
+	// held up by flow control, loses nothing, and holds nobody up.
+	//
+	// It ends with PERMISSION_DENIED when policy doesn't allow it any more, or the caller is
+	// suspended. To go on after an end, ask from the last next_sequence on.
+	//
+	// Codes and reasons:
+	//
+	//   - INVALID_ARGUMENT: INVALID_FILTER (filter), INVALID_SUBJECT, INVALID_TOKEN,
+	//     PROFILE_REQUIRED: as for other methods.
+	//   - UNAVAILABLE: KEYSTORE_UNAVAILABLE, STORE_UNAVAILABLE, SHUTTING_DOWN.
+	//
+	// Audit: action "watch-audit", when it begins, before the filter is read.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	mustEmbedUnimplementedAuditServiceServer()
 }
 
@@ -208,6 +319,12 @@ func (UnimplementedAuditServiceServer) GetCheckpoint(context.Context, *GetCheckp
 }
 func (UnimplementedAuditServiceServer) GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProof not implemented")
+}
+func (UnimplementedAuditServiceServer) QueryEvents(context.Context, *QueryEventsRequest) (*QueryEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryEvents not implemented")
+}
+func (UnimplementedAuditServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedAuditServiceServer) mustEmbedUnimplementedAuditServiceServer() {}
 func (UnimplementedAuditServiceServer) testEmbeddedByValue()                      {}
@@ -284,6 +401,35 @@ func _AuditService_GetProof_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuditService_QueryEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).QueryEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_QueryEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).QueryEvents(ctx, req.(*QueryEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuditService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AuditServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 // AuditService_ServiceDesc is the grpc.ServiceDesc for AuditService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -303,7 +449,17 @@ var AuditService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetProof",
 			Handler:    _AuditService_GetProof_Handler,
 		},
+		{
+			MethodName: "QueryEvents",
+			Handler:    _AuditService_QueryEvents_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _AuditService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "coatcheck/v1/audit.proto",
 }
