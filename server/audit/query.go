@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 	"time"
@@ -148,14 +149,31 @@ func (q *Query) holdsFor(e *Event, i *Item) bool {
 		{q.Decision, string(i.Decision), string(e.Decision)}, {q.Rule, i.Rule, e.Rule},
 		{q.Code, code, ""}, {q.Reason, reason, ""}, {q.Approval, i.Approval, e.Approval},
 	} {
-		have := f.own
-		if have == "" {
-			have = f.shared
-		}
-		if f.want != "" && f.want != have {
+		if f.want != "" && f.want != cmp.Or(f.own, f.shared) {
 			return false
 		}
 	}
 	return (len(q.Tokens) == 0 || slices.Contains(q.Tokens, i.Token)) &&
 		(len(q.Subjects) == 0 || slices.Contains(q.Subjects, i.Subject))
+}
+
+// Items returns the items of an event for which all holds that is wanted of one, each with
+// what it has from the event. An event without items counts as one without a token.
+func (q *Query) Items(e *Event) (items []Item) {
+	own := e.Items
+	if len(own) == 0 {
+		own = []Item{{}}
+	}
+	for _, i := range own {
+		if !q.holdsFor(e, &i) {
+			continue
+		}
+		if i.Code == "" {
+			i.Code, i.Reason = e.Code, e.Reason
+		}
+		i.Profile, i.Purpose, i.Rule = cmp.Or(i.Profile, e.Profile), cmp.Or(i.Purpose, e.Purpose), cmp.Or(i.Rule, e.Rule)
+		i.Reveal, i.Decision, i.Approval = cmp.Or(i.Reveal, e.Reveal), cmp.Or(i.Decision, e.Decision), cmp.Or(i.Approval, e.Approval)
+		items = append(items, i)
+	}
+	return items
 }
