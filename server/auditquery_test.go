@@ -96,7 +96,7 @@ func TestQueryAcrossAuditKeys(t *testing.T) {
 		want   []string
 	}{
 		{"subject", &coatcheckv1.AuditFilter{Subject: "customer-7", Action: "tokenize"}, []string{"tokenize", "tokenize", "tokenize"}},
-		{"subject, with what was asked about it", about, []string{"tokenize", "tokenize", "tokenize", "query-audit"}},
+		{"subject, with what was asked about it", about, []string{"tokenize", "detokenize", "tokenize", "detokenize", "tokenize", "detokenize", "query-audit"}},
 		{"token", &coatcheckv1.AuditFilter{Token: tokens[0]}, []string{"tokenize", "detokenize", "detokenize", "detokenize"}},
 		{"nobody", &coatcheckv1.AuditFilter{Subject: "customer-9"}, nil},
 	} {

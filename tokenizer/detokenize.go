@@ -119,6 +119,10 @@ type DetokenizeResult struct {
 	Value  Value
 	Binary bool // the value is bytes, and no text
 	Err    error
+
+	// Subject is whom it is about, "" for nobody, and if that can't be told. It may be
+	// known of one that failed.
+	Subject string
 }
 
 // Detokenize looks up a token, opens its record and returns the value in the
@@ -178,8 +182,19 @@ type detokenizing struct {
 	used map[uint64]*usage // by record, where uses are counted
 }
 
-// one answers a request. The error is one that concerns all.
-func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (result DetokenizeResult, err error) {
+// one answers a request, and says whom it is about. The error is one that concerns all.
+func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (DetokenizeResult, error) {
+	result, err := d.answer(req, f)
+	if f.Err == nil {
+		if s, failed := d.subject(f.Record.Subject); failed == nil && s != nil {
+			result.Subject = s.name
+		}
+	}
+	return result, err
+}
+
+// answer answers a request. The error is one that concerns all.
+func (d *detokenizing) answer(req *DetokenizeRequest, f *Found) (result DetokenizeResult, err error) {
 	p := d.t.profiles[req.Profile.Name]
 	if f.Err != nil && (p.Mode != FPE || !errors.Is(f.Err, errNotIndexed)) {
 		return DetokenizeResult{Err: f.Err}, nil

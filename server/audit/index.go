@@ -46,7 +46,7 @@ type LogReader interface {
 // NewIndex returns the index of the log of a store, with its files in a directory, which
 // is that of the segments. It knows nothing until it runs.
 func NewIndex(dir string, store LogReader, log *slog.Logger) *Index {
-	return &Index{dir: dir, store: store, log: log, size: blockEvents, damaged: make(map[uint64]bool), limit: 1}
+	return &Index{dir: dir, store: store, log: log, size: BlockEvents, damaged: make(map[uint64]bool), limit: 1}
 }
 
 // How the index follows the log.

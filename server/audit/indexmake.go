@@ -10,7 +10,8 @@ import (
 
 // A block is as large as one of these says.
 const (
-	blockEvents = 4096
+	// BlockEvents is how many events a block of an Index has at most.
+	BlockEvents = 4096
 	blockTerms  = 1 << 16 // one event may go beyond it
 )
 
