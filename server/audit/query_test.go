@@ -139,11 +139,11 @@ func naive(q Query, e *Event) bool {
 func TestMatch(t *testing.T) {
 	m := &made{Rand: rand.New(rand.NewPCG(1, 2))}
 	var events []*Event
-	for range 2000 {
+	for range 500 {
 		events = append(events, m.event())
 	}
 	matches := 0
-	for range 300 {
+	for range 150 {
 		q := m.query()
 		f := NewFilter(q)
 		for _, e := range events {
