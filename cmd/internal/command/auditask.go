@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/coatcheck/coatcheck/cmd/internal/client"
@@ -164,16 +166,34 @@ func (q *auditQuestion) page(ctx context.Context, server coatcheckv1.AuditServic
 	return server.QueryEvents(ctx, req)
 }
 
-// watchEvents hands on the events that come, until the context of the stream ends.
-func watchEvents(stream grpc.ServerStreamingClient[coatcheckv1.WatchEventsResponse], do func(auditEntry) error) error {
+// watchAgain is how long to wait before a watch that was cut off is begun again.
+const watchAgain = time.Second
+
+// watch hands on the events of a stream, until ctx ends. If the server goes away, or
+// renews the connection, it goes on where it was as soon as there is one again.
+func (q *auditQuestion) watch(ctx context.Context, server coatcheckv1.AuditServiceClient, stream grpc.ServerStreamingClient[coatcheckv1.WatchEventsResponse], next uint64, do func(auditEntry) error) error {
 	for {
 		m, err := stream.Recv()
 		switch {
-		case stream.Context().Err() != nil:
+		case ctx.Err() != nil:
 			return nil // it was interrupted
+		case status.Code(err) == codes.Unavailable:
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(watchAgain):
+			}
+			if stream, err = server.WatchEvents(ctx, &coatcheckv1.WatchEventsRequest{Filter: &q.filter, FromSequence: next}, grpc.WaitForReady(true)); err != nil && ctx.Err() == nil {
+				return err
+			} else if err != nil {
+				return nil
+			}
+			continue
 		case err != nil:
 			return err
-		case m.GetEvent() == nil:
+		}
+		next = m.GetNextSequence()
+		if m.GetEvent() == nil {
 			continue
 		}
 		if err := do(entryOf(m.GetEvent())); err != nil {

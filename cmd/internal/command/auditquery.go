@@ -159,7 +159,7 @@ func (q *auditQuestion) tail(ctx context.Context, server coatcheckv1.AuditServic
 			}
 		}
 	}
-	return watchEvents(stream, out.print)
+	return q.watch(ctx, server, stream, first.GetNextSequence(), out.print)
 }
 
 // readTail prints the last events in the directory and what comes.
