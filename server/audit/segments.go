@@ -180,12 +180,12 @@ func (s *Segments) Run(ctx context.Context) error {
 		wait(ctx, nil, pace)
 		wait(ctx, s.woken, s.untilSync())
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalBound)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalBound)
 	defer cancel()
-	err := s.pass(ctx)
+	err := s.pass(last)
 	if err == nil {
 		s.work.Lock()
-		err = s.sync(ctx)
+		err = s.sync(last)
 		s.work.Unlock()
 	}
 	s.report(err)
