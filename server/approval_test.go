@@ -517,3 +517,26 @@ func TestDamagedApproval(t *testing.T) {
 	wantReason(t, err, codes.DataLoss, "RECORD_DAMAGED")
 	o.ask(t, "bot", 1)
 }
+
+// Whether an approval is needed is found for as many items as are asked for.
+func TestApprovalOfMany(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{Policy: `version: 1
+rules:
+  - {name: few, callers: ["spiffe://coatcheck.example/bot"], actions: [detokenize], profiles: [note], purposes: [support], reveal: FULL, when: request.items <= 10}
+  - name: many
+    callers: ["spiffe://coatcheck.example/bot"]
+    actions: [detokenize]
+    profiles: [note]
+    purposes: [support]
+    reveal: FULL
+    approval: {approvers: ["spiffe://coatcheck.example/privacy"], for: 15m, max_items: 50}
+  - {name: asks, callers: ["spiffe://coatcheck.example/bot"], actions: [request-approval]}
+`})
+	service := coatcheckv1.NewApprovalServiceClient(in.As(t, "bot"))
+	for items, want := range map[uint64]string{10: "APPROVAL_NOT_NEEDED", 11: "", 0: "", 51: "INVALID_ITEMS"} {
+		resp, err := service.RequestApproval(deadline(t), &coatcheckv1.RequestApprovalRequest{Profile: "note", Purpose: "support", Items: items})
+		if reason(err) != want || err == nil && resp.GetApproval().GetRule() != "many" {
+			t.Errorf("%d items: %v, %v", items, resp, err)
+		}
+	}
+}

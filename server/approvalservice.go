@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"math"
 	"strings"
 	"time"
 
@@ -91,6 +92,10 @@ func (s *approvalService) needed(c *call, action string, req *coatcheckv1.Reques
 		}
 		return nil, errUnknownRule
 	}
+	all := c.policy.NeedsApproval(q)
+	if Actions()[action] == policy.RevealAction { // by one call about all items
+		q.Items = itemsOf(req, all)
+	}
 	d := c.policy.Decide(q)
 	if d.Allowed && !d.Pending {
 		if found := d.Duties().Approval(); found != nil {
@@ -99,15 +104,28 @@ func (s *approvalService) needed(c *call, action string, req *coatcheckv1.Reques
 		return nil, errApprovalNotNeeded
 	}
 	// The call may meet the conditions of these.
-	switch found := c.policy.NeedsApproval(q); {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		return nil, ambiguousRule(found)
+	switch {
+	case len(all) == 1:
+		return all[0], nil
+	case len(all) > 1:
+		return nil, ambiguousRule(all)
 	case d.Allowed:
 		return nil, errApprovalNotNeeded
 	}
 	return nil, c.decide(d)
+}
+
+// itemsOf returns how many items are asked for: if that isn't said, the most that any of
+// the approvals is good for, and 1 if there are none.
+func itemsOf(req *coatcheckv1.RequestApprovalRequest, all []*policy.Approval) int {
+	items := req.GetItems()
+	if items > 0 {
+		return int(min(items, math.MaxInt32))
+	}
+	for _, a := range all {
+		items = max(items, a.MaxItems)
+	}
+	return int(max(items, 1))
 }
 
 // ambiguousRule returns the errRuleRequired that names the rules of approvals.

@@ -150,3 +150,36 @@ func TestLint(t *testing.T) {
 		}
 	}
 }
+
+// TestExports asks who sees values, and what is broad, where they can be exported too.
+func TestExports(t *testing.T) {
+	p, err := Parse("p.yaml", []byte(`version: 1
+rules:
+  - {name: moves, callers: ["spiffe://t.example/*"], actions: [export], profiles: [card]}
+  - {name: both, callers: ["cn:b"], actions: [detokenize, export], profiles: [card], purposes: [charge], reveal: MASKED}
+  - {name: masks, effect: oblige, actions: [detokenize, export], at_most: MASKED}
+`), rich)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		query Query
+		want  []string
+	}{
+		{Query{Profile: "card", Reveal: Full}, []string{"both [export] [FULL] []", "moves [export] [FULL] []"}},
+		{Query{Purpose: "refund"}, []string{"both [export] [FULL] []", "moves [export] [FULL] []"}},
+		{Query{Profile: "card"}, []string{"both [detokenize export] [MASKED FULL by export] [rule masks obliges: at most MASKED]", "moves [export] [FULL] []"}},
+		{Query{Action: "detokenize"}, []string{"both [detokenize] [MASKED] [rule masks obliges: at most MASKED]"}},
+	} {
+		var got []string
+		for _, a := range p.Who(row.query) {
+			got = append(got, fmt.Sprint(a.Rule, " ", a.Actions, " ", a.Reveal, " ", a.Conditions))
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("%+v: %q; want %q", row.query, got, row.want)
+		}
+	}
+	if findings := p.Lint(time.Now()); len(findings) != 1 || findings[0].Flaw != Broad || findings[0].Rule != "moves" {
+		t.Errorf("found: %+v", findings)
+	}
+}

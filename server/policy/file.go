@@ -43,7 +43,7 @@ func Parse(file string, data []byte, v Vocabulary) (*Policy, error) {
 	sum := sha256.Sum256(data)
 	return &Policy{
 		hash: hex.EncodeToString(sum[:]), tables: tables,
-		file: file, text: data, groups: groups, rules: rules, byName: byName, actions: v.Actions, profiles: v.Profiles, notes: *notes,
+		file: file, text: data, groups: groups, rules: rules, byName: byName, actions: v.Actions, traits: v.Traits, profiles: v.Profiles, notes: *notes,
 	}, nil
 }
 

@@ -26,9 +26,9 @@ const (
 	// Vain: what the rule allows can't succeed, or no rule names a group; see Notes.
 	Vain Flaw = "vain"
 
-	// Broad: the rule shows every profile in FULL, and there are several; or it lets
-	// more than MaxFullCallers callers, or all of a trust domain or a host name's domain,
-	// see one in FULL.
+	// Broad: the rule shows or exports every profile in FULL, and there are several; or
+	// it lets more than MaxFullCallers callers, or all of a trust domain or a host name's
+	// domain, see one in FULL.
 	Broad Flaw = "broad"
 )
 
@@ -68,7 +68,7 @@ func (p *Policy) Lint(now time.Time) (findings []Finding) {
 		if by := p.shadowing(i); len(by) > 0 {
 			say(Shadowed, "all that it allows is allowed by %s before it", strings.Join(by, ", "))
 		}
-		if !r.reveal.has(Full) {
+		if !r.reveal.has(Full) && !slices.ContainsFunc(r.actions, p.exports) {
 			continue
 		}
 		if n := len(p.profiles); n > 1 && len(r.profiles) == n {

@@ -43,6 +43,7 @@ type Policy struct {
 	rules    []rule
 	byName   map[string]*rule
 	actions  map[string]ActionKind
+	traits   map[string]ActionTraits
 	profiles map[string]ProfileVocabulary
 	notes    problems
 }

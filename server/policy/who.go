@@ -3,10 +3,11 @@ package policy
 import (
 	"cmp"
 	"slices"
-	"strings"
 )
 
-// Query asks who could do something. What is empty, or Unspecified, doesn't matter.
+// Query asks who could do something. What is empty, or Unspecified, doesn't matter. An
+// action that gives values away without a purpose and a form, such as an export, answers
+// whichever are asked about.
 type Query struct {
 	Action, Profile, Purpose string
 	Reveal                   Reveal
@@ -19,7 +20,7 @@ type Access struct {
 	Actions      []string
 	Profiles     []string
 	Purposes     []string
-	Reveal       []string // the forms, "FULL" alone if that is one
+	Reveal       []string // the forms, "FULL" alone if that is one, or if whole values are exported
 	Conditions   []string // what else has to be so, in words
 }
 
@@ -40,6 +41,9 @@ func (p *Policy) Who(q Query) (found []Access) {
 		if slices.ContainsFunc(actions, func(action string) bool { return p.actions[action] == RevealAction }) {
 			a.Purposes, a.Reveal = narrowed(r.purposes, q.Purpose), r.reveal.names()
 		}
+		if !r.reveal.has(Full) && slices.ContainsFunc(actions, p.exports) {
+			a.Reveal = append(a.Reveal, p.exported(actions))
+		}
 		for _, caller := range r.callers.members() {
 			a.Caller, a.Conditions = caller, r.conditionWords()
 			if !slices.Equal(r.namespaces, []string{DefaultNamespace}) {
@@ -54,17 +58,30 @@ func (p *Policy) Who(q Query) (found []Access) {
 	return found
 }
 
+// exports says whether an action gives whole values away though no form is asked for.
+func (p *Policy) exports(action string) bool {
+	return p.actions[action] != RevealAction && p.traits[action].Values
+}
+
 // answers says whether a rule that allows an action answers a query by that.
 func (p *Policy) answers(r *rule, action string, q Query) bool {
-	kind := p.actions[action]
+	kind, exports := p.actions[action], p.exports(action)
 	switch {
 	case q.Action != "" && action != q.Action,
 		q.Profile != "" && (kind == PlainAction || !slices.Contains(r.profiles, q.Profile)),
-		q.Purpose != "" && (kind != RevealAction || !slices.Contains(r.purposes, q.Purpose)),
-		q.Reveal != Unspecified && (kind != RevealAction || !r.reveal.has(q.Reveal)):
+		q.Purpose != "" && !exports && (kind != RevealAction || !slices.Contains(r.purposes, q.Purpose)),
+		q.Reveal != Unspecified && !exports && (kind != RevealAction || !r.reveal.has(q.Reveal)):
 		return false
 	}
 	return true
+}
+
+// exported is what an access with such an action gives, in words.
+func (p *Policy) exported(actions []string) string {
+	if slices.ContainsFunc(actions, func(action string) bool { return p.actions[action] == RevealAction }) {
+		return "FULL by " + actions[slices.IndexFunc(actions, p.exports)]
+	}
+	return Full.String()
 }
 
 // restrict adds to an access of a rule which rules deny or oblige some of it. It returns
@@ -82,7 +99,7 @@ func (p *Policy) restrict(a *Access, by *rule, q Query) bool {
 		if takes && !r.conditional() && r.callers.has(a.Caller) && covers(r.namespaces, by.namespaces) && p.aboutAll(r, a.Actions, a.Profiles, a.Purposes) {
 			return false
 		}
-		a.Conditions = append(a.Conditions, "as rule "+r.name+" lets it")
+		a.Conditions = append(a.Conditions, r.says(p.narrower(r, a)...))
 	}
 	return true
 }
@@ -108,7 +125,7 @@ func (p *Policy) aboutAll(r *rule, actions, profiles, purposes []string) bool {
 		case ProfileAction:
 			purposes = none
 		}
-		return !inOrAny(r.actions, action) || !covers(r.profiles, profiles) || !covers(r.purposes, purposes)
+		return !inOrAny(r.actions, action) || r.reveal|r.atMost != 0 && p.actions[action] != RevealAction || !covers(r.profiles, profiles) || !covers(r.purposes, purposes)
 	})
 }
 
@@ -116,7 +133,7 @@ func (p *Policy) aboutAll(r *rule, actions, profiles, purposes []string) bool {
 func (p *Policy) aboutSome(r *rule, a *Access) bool {
 	return slices.ContainsFunc(a.Actions, func(action string) bool {
 		kind := p.actions[action]
-		return inOrAny(r.actions, action) && (kind == RevealAction || r.reveal == 0) &&
+		return inOrAny(r.actions, action) && (kind == RevealAction || r.reveal == 0 && !r.onlyBounds()) &&
 			(len(r.profiles) == 0 || kind != PlainAction && overlap(r.profiles, a.Profiles)) &&
 			(len(r.purposes) == 0 || kind == RevealAction && overlap(r.purposes, a.Purposes))
 	})
@@ -140,28 +157,6 @@ func (c *callerSet) members() []string {
 		members = append(members, p.prefix+p.rest)
 	}
 	return members
-}
-
-// conditionWords returns the conditions and duties of a rule in words.
-func (r *rule) conditionWords() (words []string) {
-	add := func(is bool, part Part) {
-		if is {
-			words = append(words, string(part)+" "+r.words(part))
-		}
-	}
-	add(len(r.networks) > 0, NetworkPart)
-	add(r.timed(), TimePart)
-	add(r.reason != nil, ReasonPart)
-	add(len(r.metadata) > 0, MetadataPart)
-	add(r.when != nil, WhenPart)
-	add(r.consent == consentRequire, ConsentPart)
-	if r.approval != nil {
-		words = append(words, "approved by "+strings.Join(r.approval.Approvers(), " or "))
-	}
-	if r.limits != nil {
-		words = append(words, "limits "+r.limits.String())
-	}
-	return words
 }
 
 // narrowed returns a list, or the one thing of it that was asked about.
