@@ -38,20 +38,22 @@ func TestPolicyService(t *testing.T) {
 		e.GetReason() != "" || len(e.GetNear()) != 0 || e.GetHash() != in.Policy.Hash() {
 		t.Errorf("%v, %v", e, err)
 	}
-	ask.Purpose = "marketing"
+	ask.Purpose = "support"
 	e, err = admin.Explain(t.Context(), ask)
-	if err != nil || e.GetAllowed() || e.GetReason() != "PURPOSE_NOT_ALLOWED" || len(e.GetNear()) != 1 || e.GetNear()[0].GetName() != "payments-uses-cards" ||
+	if err != nil || e.GetAllowed() || e.GetReason() != "PURPOSE_NOT_ALLOWED" || len(e.GetNear()) != 3 || e.GetNear()[0].GetName() != "payments-uses-cards" ||
 		!slices.Equal(e.GetNear()[0].GetLacks(), []string{"purpose"}) || e.GetNear()[0].GetHas() != "purpose is one of charge, refund" {
 		t.Errorf("%v, %v", e, err)
 	}
 	for want, req := range map[string]*coatcheckv1.ExplainRequest{
-		"INVALID_CALLER":  {Caller: "*", Action: "detokenize"},
-		"UNKNOWN_ACTION":  {Caller: "cn:x", Action: "fly"},
-		"UNKNOWN_PROFILE": {Caller: "cn:x", Action: "detokenize", Profile: "crad"},
-		"INVALID_REVEAL":  {Caller: "cn:x", Action: "detokenize", Reveal: 99},
-		"INVALID_ADDRESS": {Caller: "cn:x", Action: "detokenize", Address: "10.0.0.1:80"},
-		"INVALID_TIME":    {Caller: "cn:x", Action: "detokenize", Time: &timestamppb.Timestamp{Nanos: -1}},
-		"INVALID_CONSENT": {Caller: "cn:x", Action: "detokenize", Token: &coatcheckv1.AssumedToken{Consent: 99}},
+		"INVALID_CALLER":   {Caller: "*", Action: "detokenize"},
+		"UNKNOWN_ACTION":   {Caller: "cn:x", Action: "fly"},
+		"UNKNOWN_PROFILE":  {Caller: "cn:x", Action: "detokenize", Profile: "crad", Purpose: "charge"},
+		"PURPOSE_REQUIRED": {Caller: "cn:x", Action: "detokenize", Profile: "card"},
+		"UNKNOWN_PURPOSE":  {Caller: "cn:x", Action: "detokenize", Profile: "card", Purpose: "chargee"},
+		"INVALID_REVEAL":   {Caller: "cn:x", Action: "detokenize", Reveal: 99},
+		"INVALID_ADDRESS":  {Caller: "cn:x", Action: "detokenize", Purpose: "charge", Address: "10.0.0.1:80"},
+		"INVALID_TIME":     {Caller: "cn:x", Action: "detokenize", Purpose: "charge", Time: &timestamppb.Timestamp{Nanos: -1}},
+		"INVALID_CONSENT":  {Caller: "cn:x", Action: "detokenize", Purpose: "charge", Token: &coatcheckv1.AssumedToken{Consent: 99}},
 	} {
 		_, err := admin.Explain(t.Context(), req)
 		if status.Code(err) != codes.InvalidArgument || reason(err) != want {
@@ -138,7 +140,7 @@ rules:
 		t.Errorf("of a token that isn't known: %v", e)
 	}
 	ask.Token = &coatcheckv1.AssumedToken{Metadata: map[string]string{"region": "eu"}, HasSubject: true, Consent: coatcheckv1.AssumedConsent_ASSUMED_CONSENT_GIVEN}
-	if e := explain(); e.GetPending() || e.GetRule() != "out" || e.GetReveal() != coatcheckv1.Reveal_REVEAL_LAST4 || len(e.GetDemands()) != 4 {
+	if e := explain(); e.GetPending() || e.GetRule() != "out" || e.GetReveal() != coatcheckv1.Reveal_REVEAL_LAST4 || len(e.GetDemands()) != 3 {
 		t.Errorf("of one that is: %v", e)
 	}
 	ask.Token.Consent = coatcheckv1.AssumedConsent_ASSUMED_CONSENT_WITHDRAWN

@@ -43,6 +43,7 @@ var (
 	errKeyUncounted     = errors.New("server: fpe key")
 	errRate             = errors.New("server: rate out of range")
 	errInvalidCaller    = errors.New("server: malformed caller")
+	errUnknownPurpose   = errors.New("server: unknown purpose")
 	errUnknownAction    = errors.New("server: unknown action")
 	errInvalidAddress   = errors.New("server: malformed address")
 	errInvalidTime      = errors.New("server: malformed time")
@@ -137,6 +138,7 @@ var refusals = []refusal{
 	{err: errRate, code: codes.InvalidArgument, reason: "INVALID_RATE", field: "records_per_second", message: "at most 1000000"},
 
 	{err: errInvalidCaller, code: codes.InvalidArgument, reason: "INVALID_CALLER", field: "caller", message: "a caller is spiffe://TRUST-DOMAIN/PATH, dns:NAME or cn:NAME"},
+	{err: errUnknownPurpose, code: codes.InvalidArgument, reason: "UNKNOWN_PURPOSE", field: "purpose", message: "no profile allows such a purpose"},
 	{err: errUnknownAction, code: codes.InvalidArgument, reason: "UNKNOWN_ACTION", field: "action", message: "no such action"},
 	{err: errApprovalItems, code: codes.InvalidArgument, reason: "INVALID_ITEMS", field: "items", message: "more than are asked for, or than the rule allows"},
 	{err: errApprovalState, code: codes.InvalidArgument, reason: "INVALID_STATE", field: "state", message: "unknown state"},

@@ -121,6 +121,11 @@ func readCase(n *yaml.Node, index int, p *problems, v Vocabulary) (c Case, ok bo
 		}
 	}
 	c.Request.Purpose, c.Request.Namespace = s.optional("purpose"), s.optional("namespace")
+	if err := oneOf("purpose", c.Request.Purpose, v.purposes()); err != nil {
+		s.wrong(s.keys["purpose"].value, "%v", err)
+	} else if c.Request.Purpose == "" && v.Actions[c.Request.Action] == RevealAction {
+		s.wrong(n, `"purpose" is missing: the action %q needs it`, c.Request.Action)
+	}
 	c.Request.Reveal, c.Reveal = s.form("reveal"), s.form("gives")
 	s.circumstances(&c.Request)
 	c.Rule, c.Reason = s.optional("rule"), Reason(s.optional("reason"))

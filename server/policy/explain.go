@@ -1,8 +1,8 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -43,12 +43,18 @@ type Explanation struct {
 	Line int
 
 	// Demands says in words what else is demanded where it is allowed: limits, an
-	// approval, an alert; and what it depends on while it is Pending.
+	// approval, an alert; and what it depends on while it is Pending. If a rule that
+	// denies or obliges has decided, it is what that rule says.
 	Demands []string
 
-	// Near are the rules that lack fewest, in the order of the file. A rule that lacks
-	// the caller and more is none of them, unless there is nothing nearer.
+	// Near are first the rules that are about the request but for their conditions and
+	// forms, which account for the reason; then those that lack fewest. Each are in the
+	// order of the file, and all are no more than ten.
 	Near []Miss
+
+	// WantsAddress says that the address of the caller isn't known, and a rule that has
+	// decided, or that accounts for the reason, depends on it.
+	WantsAddress bool
 }
 
 // maxNear is how many rules an explanation has at most.
@@ -62,7 +68,15 @@ func (p *Policy) Explain(r Request) Explanation {
 		e.Line = p.byName[e.Rule].line
 	}
 	e.Demands = p.demands(&e.Decision, &r)
-	if e.Allowed || e.Rule != "" {
+	if e.Allowed {
+		return e
+	}
+	if e.Rule != "" {
+		rule := p.byName[e.Rule]
+		e.WantsAddress = rule.wantsAddress(&r)
+		if rule.effect != Allow {
+			e.Demands = []string{rule.says()}
+		}
 		return e
 	}
 	for i := range p.rules {
@@ -80,17 +94,41 @@ func (p *Policy) Explain(r Request) Explanation {
 		if len(m.Lacks) > 0 {
 			e.Near = append(e.Near, m)
 		}
-	}
-	slices.SortStableFunc(e.Near, func(a, b Miss) int { return cmp.Compare(len(a.Lacks), len(b.Lacks)) })
-	if len(e.Near) > 0 {
-		fewest := len(e.Near[0].Lacks)
-		n := slices.IndexFunc(e.Near, func(m Miss) bool { return len(m.Lacks) > fewest })
-		if n < 0 {
-			n = len(e.Near)
+		if m.accounts() {
+			e.WantsAddress = e.WantsAddress || rule.wantsAddress(&r)
 		}
-		e.Near = e.Near[:min(n, maxNear)]
 	}
+	e.Near = nearRules(e.Near)
 	return e
+}
+
+// nearRules returns the rules that account for a denial, then those that lack fewest.
+func nearRules(all []Miss) (near []Miss) {
+	fewest := math.MaxInt
+	for _, m := range all {
+		fewest = min(fewest, len(m.Lacks))
+		if m.accounts() {
+			near = append(near, m)
+		}
+	}
+	for _, m := range all {
+		if !m.accounts() && len(m.Lacks) == fewest {
+			near = append(near, m)
+		}
+	}
+	return near[:min(len(near), maxNear)]
+}
+
+// accounts says whether the rule is about the request but for its conditions and forms.
+func (m *Miss) accounts() bool {
+	return !slices.ContainsFunc(m.Lacks, func(part Part) bool {
+		return slices.Contains([]Part{CallerPart, ActionPart, NamespacePart, ProfilePart, PurposePart}, part)
+	})
+}
+
+// wantsAddress says whether a rule depends on the address of the caller, which isn't known.
+func (r *rule) wantsAddress(q *Request) bool {
+	return !q.Address.IsValid() && (len(r.networks) > 0 || r.when != nil && strings.Contains(r.when.text, "request.address"))
 }
 
 // demands says what a decision demands.
@@ -104,14 +142,16 @@ func (p *Policy) demands(d *Decision, q *Request) (demands []string) {
 	if a := d.duties.Approval(); a != nil {
 		demands = append(demands, fmt.Sprintf("rule %s: an approval by %s, good for %d values in %s", a.Rule, strings.Join(a.Approvers(), " or "), a.MaxItems, a.For))
 	}
-	for _, l := range d.duties.Limits(nil) {
-		demands = append(demands, fmt.Sprintf("rule %s: limits %s", l.Rule, l))
+	if allow := d.duties.allow; allow != nil {
+		if allow.limits != nil {
+			demands = append(demands, fmt.Sprintf("rule %s: limits %s", allow.name, allow.limits))
+		}
+		if allow.notify {
+			demands = append(demands, fmt.Sprintf("rule %s: an alert is raised", allow.name))
+		}
 	}
 	for _, name := range d.duties.obligedBy() {
-		demands = append(demands, "rule "+name+" obliges")
-	}
-	if d.duties.Notify() {
-		demands = append(demands, "an alert is raised")
+		demands = append(demands, p.byName[name].says())
 	}
 	return demands
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,37 @@ func TestExplain(t *testing.T) {
 	}
 	if e := mustParse(t, many.String()).Explain(ask("cn:x", "reflect", "", "", Unspecified)); len(e.Near) != maxNear {
 		t.Errorf("%d of 50 rules that are as near are told", len(e.Near))
+	}
+}
+
+// TestExplainAccounts denies for a reason that comes of a rule which lacks more than
+// another does.
+func TestExplainAccounts(t *testing.T) {
+	p, err := Parse("p.yaml", []byte(`version: 1
+rules:
+  - {name: other, callers: ["cn:b"], actions: [detokenize], profiles: [card], purposes: [charge], reveal: FULL}
+  - {name: mine, callers: ["cn:a"], actions: [detokenize], profiles: [card], purposes: [charge], reveal: FULL, networks: [10.0.0.0/8], reason: "INC-[0-9]+"}
+  - {name: secret, effect: deny, profiles: [ssn], reveal: [FULL, LAST4], networks: [10.0.0.0/8]}
+  - {name: tickets, effect: oblige, callers: ["cn:b"], actions: [detokenize], reason: "CHG-[0-9]+", at_most: MASKED, limits: {items_per_minute: 3}, notify: true}
+`), rich)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := Request{Caller: "cn:a", Action: "detokenize", Profile: "card", Purpose: "charge", Address: netip.MustParseAddr("192.0.2.1"), Token: new(Known)}
+	e := p.Explain(q)
+	if e.Reason != ConditionNotMet || len(e.Near) != 2 || e.Near[0].Rule != "mine" || e.Near[1].Rule != "other" || e.WantsAddress {
+		t.Errorf("from elsewhere: %+v", e)
+	}
+	if q.Address = (netip.Addr{}); !p.Explain(q).WantsAddress {
+		t.Errorf("from nowhere: %+v", p.Explain(q))
+	}
+	for i, want := range []string{
+		"rule secret denies FULL, LAST4, if network is 10.0.0.0/8",
+		"rule tickets obliges: reason matches CHG-[0-9]+, at most MASKED, limits items_per_minute: 3, an alert is raised",
+	} {
+		if got := p.rules[i+2].says(); got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
 	}
 }
 

@@ -254,7 +254,7 @@ func (rr ruleReader) purposes(s section, profiles []string) (purposes []string) 
 			s.wrong(purpose.node, "purpose %s is not of the form [a-z][a-z0-9-]{0,30}", quote(purpose.text))
 			continue
 		}
-		if len(profiles) == 0 && !rr.vocabulary.allows(purpose.text) {
+		if len(profiles) == 0 && !rr.vocabulary.purposes()[purpose.text] {
 			s.wrong(purpose.node, "no profile allows purpose %q", purpose.text)
 		}
 		for _, profile := range profiles {

@@ -59,6 +59,13 @@ func (p *Policy) Approval(rule string) *Approval {
 // Count returns how many rules there are.
 func (p *Policy) Count() int { return len(p.rules) }
 
+// CheckPurpose returns an error for a purpose that no profile allows, with what may have
+// been meant. "" is none, and good.
+func (p *Policy) CheckPurpose(purpose string) error {
+	v := Vocabulary{Profiles: p.profiles}
+	return oneOf("purpose", purpose, v.purposes())
+}
+
 // Knows says whether there is such an action.
 func (p *Policy) Knows(action string) bool {
 	_, ok := p.actions[action]

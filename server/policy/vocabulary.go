@@ -67,14 +67,47 @@ func (v *Vocabulary) classes() map[string][]string {
 	return members
 }
 
-// allows says whether any profile allows a purpose.
-func (v *Vocabulary) allows(purpose string) bool {
+// Check returns an error for a name of an action, a profile or a purpose that there isn't,
+// with what may have been meant. "" is none of them, and good.
+func (v *Vocabulary) Check(action, profile, purpose string) error {
+	if err := oneOf("action", action, v.Actions); err != nil {
+		return err
+	}
+	if err := oneOf("profile", profile, v.Profiles); err != nil {
+		return err
+	}
+	return oneOf("purpose", purpose, v.purposes())
+}
+
+// purposes returns the purposes that profiles allow.
+func (v *Vocabulary) purposes() map[string]bool {
+	all := make(map[string]bool)
 	for _, p := range v.Profiles {
-		if slices.Contains(p.Purposes, purpose) {
-			return true
+		for _, purpose := range p.Purposes {
+			all[purpose] = true
 		}
 	}
-	return false
+	return all
+}
+
+// oneOf returns an error for a name that is none of those given.
+func oneOf[V any](what, name string, names map[string]V) error {
+	if _, ok := names[name]; ok || name == "" {
+		return nil
+	}
+	return fmt.Errorf("unknown %s %s%s", what, quote(name), known(new(problems), name, names))
+}
+
+// CheckReveal returns the form of a name as ParseReveal does, Unspecified for "", or an
+// error with what may have been meant. That of the API, as in REVEAL_FULL, is good too.
+func CheckReveal(name string) (Reveal, error) {
+	short := strings.TrimPrefix(name, "REVEAL_")
+	names := make(map[string]bool)
+	for _, form := range revealNames[Masked:] {
+		names[form] = true
+	}
+	form, _ := ParseReveal(short)
+	return form, oneOf("form", short, names)
 }
 
 // ProfileVocabulary is what a rule about a profile can speak of.

@@ -11,7 +11,10 @@ func (r *rule) says(where ...string) string {
 	} else if r.reveal != 0 {
 		text += " " + strings.Join(r.reveal.formNames(), ", ")
 	}
-	if where = append(where, r.conditionsMet()...); len(where) > 0 {
+	for _, condition := range r.conditionsMet() {
+		where = append(where, strings.TrimPrefix(condition, string(WhenPart)+" "))
+	}
+	if len(where) > 0 {
 		text += ", if " + strings.Join(where, "; ")
 	}
 	return text

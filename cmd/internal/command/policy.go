@@ -91,17 +91,10 @@ func (a *asked) flags(cmd *cobra.Command) {
 
 // check refuses what the policy can't speak of, and returns the form.
 func (a *asked) check(v policy.Vocabulary) (policy.Reveal, error) {
-	if _, ok := v.Actions[a.action]; !ok && a.action != "" {
-		return 0, fmt.Errorf("unknown action %q", a.action)
+	if err := v.Check(a.action, a.profile, a.purpose); err != nil {
+		return policy.Unspecified, err
 	}
-	if _, ok := v.Profiles[a.profile]; !ok && a.profile != "" {
-		return 0, fmt.Errorf("unknown profile %q", a.profile)
-	}
-	reveal, ok := policy.ParseReveal(a.reveal)
-	if !ok && a.reveal != "" {
-		return 0, fmt.Errorf("unknown form %q", a.reveal)
-	}
-	return reveal, nil
+	return policy.CheckReveal(a.reveal)
 }
 
 type (

@@ -37,6 +37,9 @@ says something; what depends on it is left open then.`,
 			}
 			q := policy.Request{Caller: caller, Action: about.action, Profile: about.profile, Purpose: about.purpose}
 			q.Reveal, err = about.check(vocabulary)
+			if err == nil && about.purpose == "" && vocabulary.Actions[about.action] == policy.RevealAction {
+				err = fmt.Errorf("%s needs --purpose; a server says PURPOSE_REQUIRED", about.action)
+			}
 			if err == nil {
 				err = policy.ValidateCaller(caller)
 			}
@@ -159,12 +162,18 @@ func printExplanation(w io.Writer, e policy.Explanation) error {
 	if e.Reason == policy.RevealAmbiguous {
 		fmt.Fprintln(w, "Several parts are granted, and none of them is more than another: name one.")
 	}
+	for _, says := range e.Demands {
+		fmt.Fprintln(w, "-", oneLine(says))
+	}
+	if e.WantsAddress {
+		fmt.Fprintln(w, "It depends on from where the caller calls: give --address.")
+	}
 	if len(e.Near) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NEAREST RULE\tLINE\tWHAT DOESN'T MATCH")
+	fmt.Fprintln(t, "NEAREST RULE\tLINE\tWHAT THE RULE WANTS")
 	for _, m := range e.Near {
 		fmt.Fprintf(t, "%s\t%d\t%s\n", m.Rule, m.Line, oneLine(m.Names))
 	}
@@ -173,9 +182,12 @@ func printExplanation(w io.Writer, e policy.Explanation) error {
 
 // printAllowed tells of what is allowed, or may be.
 func printAllowed(w io.Writer, e policy.Explanation) error {
-	if e.Pending {
+	switch {
+	case e.Pending:
 		fmt.Fprint(w, "may be allowed")
-	} else {
+	case e.Duties().Approval() != nil:
+		fmt.Fprintf(w, "allowed, once approved, by the rule %s (line %d)", e.Rule, e.Line)
+	default:
 		fmt.Fprintf(w, "allowed by the rule %s (line %d)", e.Rule, e.Line)
 	}
 	switch {
@@ -192,5 +204,6 @@ func printAllowed(w io.Writer, e policy.Explanation) error {
 	if e.Pending {
 		fmt.Fprintln(w, "Say what is known of the token: give --metadata, --subject, --created or --consent.")
 	}
-	return nil
+	_, err := fmt.Fprintln(w, "Not looked at: what limits and grants have left, and who is suspended.")
+	return err
 }

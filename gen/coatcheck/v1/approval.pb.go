@@ -308,8 +308,8 @@ type RequestApprovalRequest struct {
 	// Which form will be asked for, by which the rule is found. Unspecified leaves the
 	// choice to the policy, as it does in Detokenize.
 	Reveal Reveal `protobuf:"varint,4,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
-	// The rule. If it is empty, the server finds it: the one that would allow the call,
-	// or, if that depends on more than is known now, the only one with an approval that
+	// The rule. If it is empty, the server finds it: the one that would allow a call
+	// with all of the items, or, if that depends on more than is known now, the only one with an approval that
 	// might. Required if there are several of those.
 	Rule string `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
 	// For how many items: each value that is revealed, in whatever form, and each token

@@ -589,7 +589,7 @@ type ExplainRequest struct {
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// With data of which profile, where that matters to the action.
 	Profile string `protobuf:"bytes,3,opt,name=profile,proto3" json:"profile,omitempty"`
-	// What for, where that matters to the action.
+	// What for, where that matters to the action: required to detokenize.
 	Purpose string `protobuf:"bytes,4,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	// Which form it would ask for. Unspecified leaves the choice to the policy.
 	Reveal Reveal `protobuf:"varint,5,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
@@ -808,14 +808,16 @@ type ExplainResponse struct {
 	// The form that would be given; if pending, the most that it may come to.
 	// Unspecified unless the action reveals something and is allowed.
 	Reveal Reveal `protobuf:"varint,5,opt,name=reveal,proto3,enum=coatcheck.v1.Reveal" json:"reveal,omitempty"`
-	// If denied since no rule allows it, up to ten rules that lack fewest, in the order
-	// of the file.
+	// If denied since no rule allows it, up to ten rules: first those that are about the
+	// call but for their conditions and forms, then those that lack fewest, each in the
+	// order of the file.
 	Near []*NearRule `protobuf:"bytes,6,rep,name=near,proto3" json:"near,omitempty"`
 	// SHA-256 of the policy file, in hexadecimal.
 	Hash string `protobuf:"bytes,7,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Whether it depends on the token, of which nothing is known.
 	Pending bool `protobuf:"varint,8,opt,name=pending,proto3" json:"pending,omitempty"`
-	// If allowed, what else is demanded, such as limits or an approval, in words.
+	// If allowed, what else is demanded, such as limits or an approval, in words. If a rule
+	// that denies or obliges has decided, what that rule says.
 	Demands       []string `protobuf:"bytes,9,rep,name=demands,proto3" json:"demands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -47,16 +47,17 @@ type PolicyServiceClient interface {
 	// Audit: action "get-policy".
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
 	// Explain says how a call would be decided, by which rule, or what it lacks for
-	// the rules that come nearest. Nothing is called, looked up or revealed by that.
+	// the rules that come nearest. Nothing is called, looked up or revealed by that. What
+	// limits and grants have left is not looked at, nor who is suspended.
 	//
 	// Idempotent; it changes nothing.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_CALLER (caller), UNKNOWN_ACTION (action),
-	//     UNKNOWN_PROFILE (profile), INVALID_REVEAL (reveal), INVALID_ADDRESS
-	//     (address), INVALID_TIME (time, whichever it is), INVALID_CONSENT
-	//     (token.consent).
+	//     UNKNOWN_PROFILE (profile), PURPOSE_REQUIRED, UNKNOWN_PURPOSE (purpose),
+	//     INVALID_REVEAL (reveal), INVALID_ADDRESS (address), INVALID_TIME (time,
+	//     whichever it is), INVALID_CONSENT (token.consent).
 	//
 	// Audit: action "explain-policy", without what was asked about.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
@@ -114,16 +115,17 @@ type PolicyServiceServer interface {
 	// Audit: action "get-policy".
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
 	// Explain says how a call would be decided, by which rule, or what it lacks for
-	// the rules that come nearest. Nothing is called, looked up or revealed by that.
+	// the rules that come nearest. Nothing is called, looked up or revealed by that. What
+	// limits and grants have left is not looked at, nor who is suspended.
 	//
 	// Idempotent; it changes nothing.
 	//
 	// Codes and reasons:
 	//
 	//   - INVALID_ARGUMENT: INVALID_CALLER (caller), UNKNOWN_ACTION (action),
-	//     UNKNOWN_PROFILE (profile), INVALID_REVEAL (reveal), INVALID_ADDRESS
-	//     (address), INVALID_TIME (time, whichever it is), INVALID_CONSENT
-	//     (token.consent).
+	//     UNKNOWN_PROFILE (profile), PURPOSE_REQUIRED, UNKNOWN_PURPOSE (purpose),
+	//     INVALID_REVEAL (reveal), INVALID_ADDRESS (address), INVALID_TIME (time,
+	//     whichever it is), INVALID_CONSENT (token.consent).
 	//
 	// Audit: action "explain-policy", without what was asked about.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
