@@ -19,10 +19,13 @@ const lineTime = `{"v":1,"time":"`
 //
 // That each line has the form of one is all that is checked; Verify checks the log. An
 // unfinished line at the very end is left out: it may be being written. An error ends
-// it: ErrBroken, or that of the file.
+// it: ErrBroken, or that of the file; so does a directory without segments.
 func Read(dir string, from, until time.Time) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		segments, err := listSegments(dir)
+		if err == nil && len(segments) == 0 {
+			err = fmt.Errorf("audit: %s has no segments", dir)
+		}
 		if err != nil {
 			yield(nil, err)
 			return

@@ -81,9 +81,10 @@ func ParseCases(file string, data []byte, v Vocabulary) ([]Case, error) {
 		s.wrong(root, `"tests" must be a list of at least one`)
 		return nil, p.err()
 	}
+	purposes := v.purposes()
 	var cases []Case
 	for i, n := range f.value.Content {
-		if c, ok := readCase(n, i, p, v); ok {
+		if c, ok := readCase(n, i, p, v, purposes); ok {
 			cases = append(cases, c)
 		}
 	}
@@ -93,8 +94,8 @@ func ParseCases(file string, data []byte, v Vocabulary) ([]Case, error) {
 	return cases, nil
 }
 
-// readCase reads the index-th case of a file.
-func readCase(n *yaml.Node, index int, p *problems, v Vocabulary) (c Case, ok bool) {
+// readCase reads the index-th case of a file, where the purposes are those of all profiles.
+func readCase(n *yaml.Node, index int, p *problems, v Vocabulary, purposes map[string]bool) (c Case, ok bool) {
 	s, ok := readSection(n, p, fmt.Sprintf("test %d of the list", index+1), caseKeys)
 	if !ok {
 		return c, false
@@ -121,7 +122,7 @@ func readCase(n *yaml.Node, index int, p *problems, v Vocabulary) (c Case, ok bo
 		}
 	}
 	c.Request.Purpose, c.Request.Namespace = s.optional("purpose"), s.optional("namespace")
-	if err := oneOf("purpose", c.Request.Purpose, v.purposes()); err != nil {
+	if err := oneOf("purpose", c.Request.Purpose, purposes); err != nil {
 		s.wrong(s.keys["purpose"].value, "%v", err)
 	} else if c.Request.Purpose == "" && v.Actions[c.Request.Action] == RevealAction {
 		s.wrong(n, `"purpose" is missing: the action %q needs it`, c.Request.Action)

@@ -17,7 +17,8 @@ type condition struct {
 	text       string
 	program    cel.Program
 	needsToken bool
-	states     int // of all regular expressions in it
+	constant   bool // whether it speaks of nothing
+	states     int  // of all regular expressions in it
 }
 
 // Bounds of an expression. Its cost is CEL's own measure, about one for each step; an
@@ -161,8 +162,10 @@ func checkCondition(text string, parsed *cel.Ast) (*condition, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &condition{text: text, program: program, states: states}
+	c := &condition{text: text, program: program, states: states, constant: true}
 	for _, reference := range checked.NativeRep().ReferenceMap() {
+		_, variable := variables[reference.Name]
+		c.constant = c.constant && !variable
 		c.needsToken = c.needsToken || strings.HasPrefix(reference.Name, "token.")
 	}
 	return c, nil

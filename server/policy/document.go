@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -76,16 +77,28 @@ func plainText(data []byte) (line, column int, ok bool) {
 	return line, column, true
 }
 
-// refuseAliases adds each anchor and alias below a node. It doesn't follow
-// aliases, so it visits no node twice.
+// refuseAliases adds each anchor, alias and tag of one's own below a node. It doesn't
+// follow aliases, so it visits no node twice. YAML takes an exclamation mark for a tag, and
+// so takes it away: an expression would mean the opposite.
 func refuseAliases(n *yaml.Node, p *problems) {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {
 		p.node(n, "anchors and aliases are not supported; write it out")
 		return
 	}
+	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
+		p.node(n, `YAML takes "!" for a tag: put what begins with it in quotes`)
+		return
+	}
 	for _, child := range n.Content {
 		refuseAliases(child, p)
 	}
+}
+
+// yamlHints say what may be wrong where the YAML library says something.
+var yamlHints = map[string]string{
+	"mapping values are not allowed":   `; text with ": " in it, such as an expression, has to be in quotes`,
+	"did not find expected key":        `; text that begins with a quotation mark and goes on after the second has to be in other quotes`,
+	"found character '\"' that is not": `; text that begins with "!" has to be in quotes`,
 }
 
 // syntax adds an error of the YAML library.
@@ -94,6 +107,11 @@ func (p *problems) syntax(err error) {
 	if !errors.As(err, &load) {
 		p.at(1, 1, "not YAML: %v", err)
 		return
+	}
+	for message, hint := range yamlHints {
+		if strings.HasPrefix(load.Message, message) {
+			load.Message += hint
+		}
 	}
 	if load.ContextMsg != "" && load.ContextMark.Line > 0 && load.ContextMark != load.Mark {
 		p.at(load.Mark.Line, load.Mark.Column, "not YAML: %s (%s that begins at %d:%d)",

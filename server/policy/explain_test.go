@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -213,5 +214,67 @@ rules:
 	}
 	if findings := p.Lint(time.Now()); len(findings) != 1 || findings[0].Flaw != Broad || findings[0].Rule != "moves" {
 		t.Errorf("found: %+v", findings)
+	}
+}
+
+// TestLintApprovals says who can't ask, and who can't decide.
+func TestLintApprovals(t *testing.T) {
+	v := rich
+	v.Actions = maps.Clone(rich.Actions)
+	v.Actions["request-approval"], v.Actions["decide-approval"] = PlainAction, PlainAction
+	p, err := Parse("p.yaml", []byte(`version: 1
+rules:
+  - {name: self, callers: ["cn:a"], actions: [export], profiles: [card], approval: {approvers: ["cn:a"], for: 5m, max_items: 3}}
+  - {name: good, callers: ["cn:a"], actions: [export], profiles: [ssn], approval: {approvers: ["cn:b", "dns:*.b"], for: 5m, max_items: 3}}
+  - {name: cannot, callers: ["cn:c"], actions: [export], profiles: [note], approval: {approvers: ["cn:d"], for: 5m, max_items: 3}}
+  - {name: asks, callers: ["cn:a"], actions: [request-approval, decide-approval]}
+  - {name: decides, callers: ["cn:b"], actions: [decide-approval], when: 1 + 1 == 2}
+`), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range p.Lint(time.Now()) {
+		got = append(got, f.Message)
+	}
+	want := []string{
+		`p.yaml:3:5: rule "self" is unapprovable: its only caller is its only approver, and nobody grants anything to themselves`,
+		`p.yaml:5:5: rule "cannot" is unapprovable: no rule allows its approver cn:d decide-approval`,
+		`p.yaml:5:5: rule "cannot" is unapprovable: no rule allows its caller cn:c request-approval`,
+		`p.yaml:7:5: rule "decides" is constant: its "when" speaks of nothing that a request could be asked about`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s", strings.Join(got, "\n"))
+	}
+}
+
+// TestSlips reads rules with what is easily mistaken.
+func TestSlips(t *testing.T) {
+	for rule, want := range map[string]string{
+		`effect: deny, when: ! request.items > 3`:              `YAML takes "!" for a tag`,
+		`effect: deny, when: !x`:                               `YAML takes "!" for a tag`,
+		`effect: deny, when: [true]`:                           `put the expression in quotes`,
+		`effect: deny, when: true ? false : true`:              `has to be in quotes`,
+		`effect: deny, when: true or false`:                    `for "or" write ||`,
+		`effect: deny, valid: 2026-12-31`:                      `"valid" must have "from", "until" or both`,
+		`effect: deny, actions: [tokenize], metadata: {A: eu}`: `no token has a label "A"`,
+		`callers: ["cn:a"], actions: [export], profiles: [card], approval: {approvers: ["cn:b"], for: 15, max_items: 3}`: `must be a time from 1s to 168h0m0s, as in 15m`,
+	} {
+		text := "version: 1\nrules:\n  - name: r\n"
+		depth, start := 0, 0
+		for i, c := range rule + "," {
+			switch {
+			case strings.ContainsRune("[{", c):
+				depth++
+			case strings.ContainsRune("]}", c):
+				depth--
+			case c == ',' && depth == 0:
+				text += "    " + strings.TrimSpace(rule[start:i]) + "\n"
+				start = i + 1
+			}
+		}
+		if _, err := Parse("p.yaml", []byte(text), rich); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", rule, err)
+		}
 	}
 }

@@ -64,7 +64,7 @@ func readFile(root *yaml.Node, p, notes *problems, v Vocabulary) (map[string]*gr
 		return nil, nil
 	}
 	rr := ruleReader{
-		problems: p, notes: notes, vocabulary: v, groups: groups, members: v.classes(),
+		problems: p, notes: notes, vocabulary: v, groups: groups, allPurposes: v.purposes(), members: v.classes(),
 		lines: make(map[string]int), compiled: make(map[string]*condition), total: new(totals),
 	}
 	var rules []rule

@@ -96,7 +96,7 @@ func TestParseRefuses(t *testing.T) {
 		{"name is a number", head + "  - {name: 7" + rest, `3:12: rule 1 of the list: "name" must be a string, not a number (quote it if it is meant as a string)`},
 		{"name twice", head + "  - {name: a" + rest + "  - {name: a" + rest, `4:12: rule "a": another rule has this name, at line 3`},
 		{"description is a list", head + "  - {name: a, description: []" + rest, `3:28: rule "a": "description" must be a string, not a list`},
-		{"custom type", head + "  - {name: !x a" + rest, `3:12: rule 1 of the list: "name" must be a string, not of the type "!x"`},
+		{"custom type", head + "  - {name: !x a" + rest, `3:12: YAML takes "!" for a tag: put what begins with it in quotes`},
 		{"everything is missing", head + "  - {name: a}\n", "3:5: rule \"a\": \"callers\" is missing\n3:5: rule \"a\": \"actions\" is missing"},
 
 		// Callers.
@@ -154,7 +154,7 @@ func TestParseRefuses(t *testing.T) {
 		{"reveal is nothing", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: }\n",
 			`3:100: rule "a": "reveal" must be a string or a list of strings, not nothing`},
 		{"reveal is a set", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: !set [FULL]}\n",
-			`3:100: rule "a": "reveal" must be a string or a list of strings, not of the type "!set"`},
+			`3:100: YAML takes "!" for a tag: put what begins with it in quotes`},
 		{"empty reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: []}\n",
 			`3:100: rule "a": "reveal" is empty`},
 		{"number in reveal", head + "  - {name: a, callers: [\"dns:a\"], actions: [export], profiles: [card], purposes: [charge], reveal: [FULL, 4]}\n",

@@ -13,9 +13,22 @@ var (
 	dotted     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?`)
 )
 
+// words are operators of other languages.
+var words = regexp.MustCompile(`\b(and|or|not)\b`)
+
+// operators are what CEL has in their place.
+var operators = map[string]string{"and": "&&", "or": "||", "not": "!"}
+
 // hint says more than CEL does of a name in an expression that there isn't: the name as
-// a whole, and what may have been meant. Other messages it leaves as they are.
+// a whole, and what may have been meant; and of operators of other languages. Other
+// messages it leaves as they are.
 func hint(text string, line, column int, message string) string {
+	if strings.HasPrefix(message, "Syntax error") {
+		if word := words.FindString(text); word != "" {
+			return fmt.Sprintf("%s; for %q write %s", message, word, operators[word])
+		}
+		return message
+	}
 	found := undeclared.FindStringSubmatch(message)
 	if found == nil {
 		return message

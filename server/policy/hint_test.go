@@ -12,6 +12,7 @@ func TestHint(t *testing.T) {
 		`metadata.region == "eu"`:                 `unknown "metadata.region" (known: token.metadata)`,
 		`now > timestamp("2026-01-01T00:00:00Z")`: `unknown "now" (known: time.now)`,
 		`token.created > foo(3)`:                  `unknown "foo"; an expression speaks of caller, request, token and time`,
+		`true and false`:                          `Syntax error: mismatched input 'and' expecting <EOF>; for "and" write &&`,
 		`request.items < "3"`:                     `found no matching overload for '_<_' applied to '(int, string)'`,
 	} {
 		if _, err := compileCondition(text); err == nil || err.Error() != want {

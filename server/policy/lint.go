@@ -23,6 +23,13 @@ const (
 	// Over: the time in which the rule is in force is over.
 	Over Flaw = "over"
 
+	// Constant: the expression of the rule is the same for every request.
+	Constant Flaw = "constant"
+
+	// Unapprovable: nobody, or not everybody who is meant to, can ask for what the rule
+	// demands, or grant it.
+	Unapprovable Flaw = "unapprovable"
+
 	// Vain: what the rule allows can't succeed, or no rule names a group; see Notes.
 	Vain Flaw = "vain"
 
@@ -56,6 +63,12 @@ func (p *Policy) Lint(now time.Time) (findings []Finding) {
 		if !r.until.IsZero() && !now.Before(r.until) {
 			say(Over, "it was in force before %s", r.until.Format(time.RFC3339))
 		}
+		if r.when != nil && r.when.constant {
+			say(Constant, "its \"when\" speaks of nothing that a request could be asked about")
+		}
+		if r.approval != nil {
+			p.lintApproval(r, say)
+		}
 		if r.effect != Allow {
 			if !p.matters(r) {
 				say(Unreachable, "no rule allows anything that it is about")
@@ -88,6 +101,25 @@ func (p *Policy) Lint(now time.Time) (findings []Finding) {
 	}
 	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })
 	return findings
+}
+
+// lintApproval says what keeps people from asking for what a rule demands, or from
+// granting it. Of patterns it says nothing.
+func (p *Policy) lintApproval(r *rule, say func(Flaw, string, ...any)) {
+	approvers, callers := r.approval.approvers, r.callers
+	if len(approvers.patterns)+len(callers.patterns) == 0 && len(callers.exact) == 1 && slices.Equal(approvers.exact, callers.exact) {
+		say(Unapprovable, "its only caller is its only approver, and nobody grants anything to themselves")
+	}
+	for _, approver := range approvers.exact {
+		if _, ok := p.May(approver, DefaultNamespace, "decide-approval"); !ok {
+			say(Unapprovable, "no rule allows its approver %s decide-approval", approver)
+		}
+	}
+	for _, caller := range callers.exact {
+		if _, ok := p.May(caller, DefaultNamespace, "request-approval"); !ok {
+			say(Unapprovable, "no rule allows its caller %s request-approval", caller)
+		}
+	}
 }
 
 // matters says whether any rule allows anything that one which denies or obliges is

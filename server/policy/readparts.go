@@ -37,8 +37,10 @@ func (rr ruleReader) conditions(s section, r *rule) {
 	if f, ok := s.keys["valid"]; ok {
 		r.from, r.until = readValid(s, f)
 	}
-	if text, ok := s.given("when"); ok {
-		r.when = rr.when(s, text)
+	if f, ok := s.keys["when"]; ok && !isText(f.value) {
+		s.wrong(f.value, `"when" must be a string, not %s; put the expression in quotes`, kindOf(f.value))
+	} else if ok {
+		r.when = rr.when(s, item{f.value.Value, f.value})
 	}
 	if r.only(s, "reason", Allow, Oblige) {
 		r.reason = rr.reason(s)
@@ -62,6 +64,9 @@ func (s section) given(key string) (item, bool) {
 	return s.text(key)
 }
 
+// labelForm is what labels of tokens are called.
+var labelForm = regexp.MustCompile(`^[a-z][a-z0-9._-]{0,62}$`)
+
 // readMetadata reads which labels a token must have.
 func readMetadata(s section) (labels []label) {
 	f, ok := s.keys["metadata"]
@@ -81,6 +86,9 @@ func readMetadata(s section) (labels []label) {
 	}
 	list, _ := readSection(f.value, s.problems, s.label, keys)
 	for _, key := range slices.Sorted(maps.Keys(list.keys)) {
+		if !labelForm.MatchString(key) {
+			s.wrong(list.keys[key].key, "no token has a label %s: a label is called [a-z][a-z0-9._-]{0,62}", quote(key))
+		}
 		l := label{key: key}
 		for _, value := range list.textOrTexts(key) {
 			l.values = append(l.values, value.text)
@@ -117,6 +125,10 @@ var validKeys = map[string]bool{"from": true, "until": true}
 
 // readValid reads when the rule is in force.
 func readValid(s section, f field) (from, until time.Time) {
+	if f.value.Kind != yaml.MappingNode {
+		s.wrong(f.value, `"valid" must have "from", "until" or both, as in {until: 2026-12-31}, and not be %s`, kindOf(f.value))
+		return from, until
+	}
 	valid, ok := readSection(f.value, s.problems, s.label, validKeys)
 	if !ok {
 		return from, until
@@ -272,11 +284,15 @@ func (rr ruleReader) approval(s section, name string) *Approval {
 	if _, ok := about.keys["approvers"]; !ok {
 		about.wrong(f.value, `"approvers" is missing`)
 	}
-	if length, ok := about.text("for"); ok {
-		var err error
-		if a.For, err = time.ParseDuration(length.text); err != nil || a.For < time.Second || a.For > maxApprovalTime {
-			about.wrong(length.node, `"for" must be a time from 1s to %s, as in 15m`, maxApprovalTime)
-		}
+	length, ok := about.keys["for"]
+	if !ok {
+		about.wrong(f.value, `"for" is missing`)
+		return a
+	}
+	var err error
+	a.For, err = time.ParseDuration(length.value.Value)
+	if !isText(length.value) || err != nil || a.For < time.Second || a.For > maxApprovalTime {
+		about.wrong(length.value, `"for" must be a time from 1s to %s, as in 15m`, maxApprovalTime)
 	}
 	return a
 }

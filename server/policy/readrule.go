@@ -26,13 +26,14 @@ var ruleKeys = map[string]bool{
 // ruleReader reads the rules of a file one after the other.
 type ruleReader struct {
 	*problems
-	notes      *problems // what is no error
-	vocabulary Vocabulary
-	groups     map[string]*group
-	members    map[string][]string   // the profiles of each class
-	lines      map[string]int        // where each name was first used
-	compiled   map[string]*condition // by their text
-	total      *totals
+	notes       *problems // what is no error
+	vocabulary  Vocabulary
+	groups      map[string]*group
+	allPurposes map[string]bool       // the purposes of all profiles
+	members     map[string][]string   // the profiles of each class
+	lines       map[string]int        // where each name was first used
+	compiled    map[string]*condition // by their text
+	total       *totals
 }
 
 // read reads a rule, the index-th of the file. What it returns is of use only
@@ -254,7 +255,7 @@ func (rr ruleReader) purposes(s section, profiles []string) (purposes []string) 
 			s.wrong(purpose.node, "purpose %s is not of the form [a-z][a-z0-9-]{0,30}", quote(purpose.text))
 			continue
 		}
-		if len(profiles) == 0 && !rr.vocabulary.purposes()[purpose.text] {
+		if len(profiles) == 0 && !rr.allPurposes[purpose.text] {
 			s.wrong(purpose.node, "no profile allows purpose %q", purpose.text)
 		}
 		for _, profile := range profiles {

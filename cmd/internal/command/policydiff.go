@@ -38,12 +38,14 @@ type (
 
 func (p *policyCommands) diff() *cobra.Command {
 	var dir, since, until string
+	var allowEmpty bool
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW",
 		Short: "Say which decisions of the past another policy would change",
 		Long: `Decides what the audit log tells of again, by the policy file OLD and by NEW, and lists where
 they differ. The log is only read, and nothing is revealed. Exits with 0 if nothing
-changes, with 1 if something does.
+changes, with 1 if something does, and with 2 if there was nothing to compare, unless
+--allow-empty is given.
 
 The log holds neither metadata nor consent: what depends on them is told as such. Nor does
 it hold which form was asked for: of what was allowed, it is taken for the one that was
@@ -84,11 +86,16 @@ given; of what was denied, for none. Limits are not part of it.`,
 					return err
 				}
 			}
-			return p.printDiff(r.Result())
+			found := r.Result()
+			if found.Decisions == 0 && !allowEmpty {
+				return usageError{fmt.Errorf("nothing was compared: %s has no such calls in that time (%s left out, whose profile or action there is no more); --allow-empty lets that be", dir, grouped(found.Unknown))}
+			}
+			return p.printDiff(found)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "audit", "", "the directory of the audit log (default the configured one)")
 	cmd.Flags().StringVar(&since, "since", "", "only calls from then on: a day, or a time as in 2026-12-31T18:00:00Z")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "that there is nothing to compare is no error")
 	cmd.Flags().StringVar(&until, "until", "", "only calls before then")
 	return cmd
 }

@@ -50,7 +50,13 @@ rules:
 	if s := in.must(0, in.run("admin", "", same...)); s.stdout != "" || !strings.Contains(s.stderr, "13 decisions of") {
 		t.Errorf("%s%s", s.stdout, s.stderr)
 	}
-	if s := in.must(0, in.run("admin", "", append(diff, "--until", "2020-01-01", "--json")...)); !strings.Contains(s.stdout, `"changes": []`) {
+	if s := in.must(2, in.run("admin", "", append(diff, "--until", "2020-01-01")...)); !strings.Contains(s.stderr, "nothing was compared") {
+		t.Error(s.stderr)
+	}
+	if s := in.must(1, in.run("admin", "", append(diff, "--audit", "@instance", "--allow-empty")...)); !strings.Contains(s.stderr, "no segments") {
+		t.Error(s.stderr)
+	}
+	if s := in.must(0, in.run("admin", "", append(diff, "--until", "2020-01-01", "--allow-empty", "--json")...)); !strings.Contains(s.stdout, `"changes": []`) {
 		t.Errorf("%s%s", s.stdout, s.stderr)
 	}
 	in.must(2, in.run("admin", "", append(diff, "--since", "yesterday")...))

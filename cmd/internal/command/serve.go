@@ -61,10 +61,10 @@ func run(ctx context.Context, env Env, o service.Options) error {
 }
 
 func checkConfigCommand(env Env) *cobra.Command {
-	var path string
+	var path, policyFile string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "check-config --config FILE",
+		Use:   "check-config --config FILE [--policy FILE]",
 		Short: "Check a configuration and all that it names, without serving",
 		Long:  "Reads the configuration, the policy, the certificates and the root key as serve\nwould, and says what is wrong with them. The store is not opened, and Vault is not asked.\nFor each profile it prints an example token, how many there can be, and what\nstandards have to say.",
 		Args:  cobra.NoArgs,
@@ -72,6 +72,9 @@ func checkConfigCommand(env Env) *cobra.Command {
 			c, err := config.Load(path)
 			if err != nil {
 				return err
+			}
+			if policyFile != "" {
+				c.Policy = policyFile
 			}
 			notes, err := service.Check(env.options(c))
 			if err != nil {
@@ -97,6 +100,7 @@ func checkConfigCommand(env Env) *cobra.Command {
 		},
 	}
 	requireConfig(cmd, &path)
+	cmd.Flags().StringVar(&policyFile, "policy", "", "a policy file in place of the one that the configuration names")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
