@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/coatcheck/coatcheck/server/policy"
 )
 
 // Env is the world that a command sees.
@@ -57,7 +59,12 @@ func Run(ctx context.Context, args []string, env Env) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(env.Stderr, "coatcheck: %s\n", printable(err.Error()))
+	message := printable(err.Error())
+	var first *policy.Error
+	if errors.As(err, &first) { // each line begins with its place, so that editors find it
+		message = fmt.Sprintf("%s has errors:\n%s", printable(first.File), message)
+	}
+	fmt.Fprintf(env.Stderr, "coatcheck: %s\n", message)
 	var usage usageError
 	if errors.As(err, &usage) {
 		return 2
