@@ -148,8 +148,9 @@ func (p *policyCommands) lint() *cobra.Command {
 	return &cobra.Command{
 		Use:   "lint",
 		Short: "Say what is questionable about a policy though it is good",
-		Long: `Tells of rules that are shadowed by those before them, that allow what can't succeed, and
-that are broad: that show every profile in FULL, or one to more than ` + fmt.Sprint(policy.MaxFullCallers) + ` callers.
+		Long: `Tells of rules that are shadowed by those before them, that allow what can't succeed, that
+demand an approval which nobody can ask for or grant, and that are broad: that show or
+export every profile in FULL, or one to more than ` + fmt.Sprint(policy.MaxFullCallers) + ` callers.
 Exits with 1 if there are any.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -17,8 +17,8 @@ func (p *policyCommands) test() *cobra.Command {
 		Use:   "test FILE",
 		Short: "Check that a policy decides as a file of tests expects",
 		Long: `Decides each request of FILE and compares. Exits with 1 if a decision is another one than
-is expected. With --coverage, rules by which no test is allowed are listed, and any is
-a failure too. docs/policy.md has the form of FILE.`,
+is expected. With --coverage, rules by which no test is decided, and which oblige none, are
+listed, and any is a failure too. docs/policy.md has the form of FILE.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			rules, vocabulary, err := p.load()
@@ -56,7 +56,7 @@ a failure too. docs/policy.md has the form of FILE.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&coverage, "coverage", false, "fail if no test is allowed by some rule, and name it")
+	cmd.Flags().BoolVar(&coverage, "coverage", false, "fail if no test is decided or obliged by some rule, and name it")
 	return cmd
 }
 
