@@ -190,7 +190,7 @@ func TestExports(t *testing.T) {
 rules:
   - {name: moves, callers: ["spiffe://t.example/*"], actions: [export], profiles: [card]}
   - {name: both, callers: ["cn:b"], actions: [detokenize, export], profiles: [card], purposes: [charge], reveal: MASKED}
-  - {name: masks, effect: oblige, actions: [detokenize, export], at_most: MASKED}
+  - {name: masks, effect: oblige, actions: [detokenize], at_most: MASKED}
 `), rich)
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +201,7 @@ rules:
 	}{
 		{Query{Profile: "card", Reveal: Full}, []string{"both [export] [FULL] []", "moves [export] [FULL] []"}},
 		{Query{Purpose: "refund"}, []string{"both [export] [FULL] []", "moves [export] [FULL] []"}},
-		{Query{Profile: "card"}, []string{"both [detokenize export] [MASKED FULL by export] [rule masks obliges: at most MASKED]", "moves [export] [FULL] []"}},
+		{Query{Profile: "card"}, []string{"both [detokenize export] [MASKED FULL by export] [rule masks obliges: at most MASKED, if action is detokenize]", "moves [export] [FULL] []"}},
 		{Query{Action: "detokenize"}, []string{"both [detokenize] [MASKED] [rule masks obliges: at most MASKED]"}},
 	} {
 		var got []string
@@ -214,6 +214,40 @@ rules:
 	}
 	if findings := p.Lint(time.Now()); len(findings) != 1 || findings[0].Flaw != Broad || findings[0].Rule != "moves" {
 		t.Errorf("found: %+v", findings)
+	}
+}
+
+// What takes FULL away takes exports away, and so their answer to who sees values.
+func TestNobodyExports(t *testing.T) {
+	const rules = `version: 1
+rules:
+  - {name: moves, callers: ["cn:a"], actions: [export], profiles: [card]}
+  - `
+	for _, taker := range []string{
+		"{name: masks, effect: oblige, actions: [detokenize, export], at_most: MASKED}",
+		"{name: masks, effect: oblige, at_most: [MASKED, LAST4]}",
+		"{name: denies, effect: deny, profiles: [card], reveal: FULL}",
+		"{name: denies, effect: deny, actions: [detokenize, export], reveal: [FULL, LAST4]}",
+	} {
+		p, err := Parse("p.yaml", []byte(rules+taker+"\n"), rich)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := p.Decide(ask("cn:a", "export", "card", "", Unspecified)); d.Allowed || d.Rule == "" {
+			t.Errorf("%s: %+v", taker, d)
+		}
+		for _, q := range []Query{{Profile: "card"}, {Reveal: Full}, {Reveal: Masked}} {
+			if found := p.Who(q); len(found) > 0 {
+				t.Errorf("%s: %+v finds %+v", taker, q, found)
+			}
+		}
+	}
+	p, err := Parse("p.yaml", []byte(rules+"{name: parts, effect: deny, actions: [detokenize], reveal: FULL}\n"), rich)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := p.Decide(ask("cn:a", "export", "card", "", Unspecified)); !d.Allowed {
+		t.Errorf("%+v", d)
 	}
 }
 

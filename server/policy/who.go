@@ -87,13 +87,17 @@ func (p *Policy) exported(actions []string) string {
 // restrict adds to an access of a rule which rules deny or oblige some of it. It returns
 // false if one denies all of it whatever the circumstances.
 func (p *Policy) restrict(a *Access, by *rule, q Query) bool {
+	form := q.Reveal
+	if !slices.ContainsFunc(a.Actions, func(action string) bool { return !p.exports(action) }) {
+		form = Full // which is what they give, whatever was asked about
+	}
 	for i := range p.rules {
 		r := &p.rules[i]
 		if r.effect == Allow || !r.callers.touches(a.Caller) || !overlap(r.namespaces, by.namespaces) || !p.aboutSome(r, a) {
 			continue
 		}
-		takes := r.takes(q.Reveal)
-		if q.Reveal != Unspecified && !takes && (r.effect == Deny || r.reason == nil && r.limits == nil && !r.notify && !r.conditional()) {
+		takes := r.takes(form)
+		if form != Unspecified && !takes && (r.effect == Deny || r.reason == nil && r.limits == nil && !r.notify && !r.conditional()) {
 			continue
 		}
 		if takes && !r.conditional() && r.callers.has(a.Caller) && covers(r.namespaces, by.namespaces) && p.aboutAll(r, a.Actions, a.Profiles, a.Purposes) {
@@ -125,7 +129,8 @@ func (p *Policy) aboutAll(r *rule, actions, profiles, purposes []string) bool {
 		case ProfileAction:
 			purposes = none
 		}
-		return !inOrAny(r.actions, action) || r.reveal|r.atMost != 0 && p.actions[action] != RevealAction || !covers(r.profiles, profiles) || !covers(r.purposes, purposes)
+		boundsOthers := r.reveal|r.atMost != 0 && p.actions[action] != RevealAction && !(p.exports(action) && r.takes(Full))
+		return !inOrAny(r.actions, action) || boundsOthers || !covers(r.profiles, profiles) || !covers(r.purposes, purposes)
 	})
 }
 
@@ -133,7 +138,7 @@ func (p *Policy) aboutAll(r *rule, actions, profiles, purposes []string) bool {
 func (p *Policy) aboutSome(r *rule, a *Access) bool {
 	return slices.ContainsFunc(a.Actions, func(action string) bool {
 		kind := p.actions[action]
-		return inOrAny(r.actions, action) && (kind == RevealAction || r.reveal == 0 && !r.onlyBounds()) &&
+		return inOrAny(r.actions, action) && (kind == RevealAction || r.reveal == 0 && !r.onlyBounds() || p.exports(action) && r.takes(Full)) &&
 			(len(r.profiles) == 0 || kind != PlainAction && overlap(r.profiles, a.Profiles)) &&
 			(len(r.purposes) == 0 || kind == RevealAction && overlap(r.purposes, a.Purposes))
 	})
