@@ -3,7 +3,6 @@ package boltstore
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
@@ -66,14 +65,14 @@ func ofClaims(class keystore.Class) bool { return class == keystore.Index || cla
 func validateClaim(c *tokenizer.Claim) error {
 	for _, part := range [...][]byte{c.Key, c.Old, c.New} {
 		if len(part) > tokenizer.MaxClaim || part != nil && len(part) == 0 {
-			return errors.New("boltstore: a part of a claim is empty or too long")
+			return fmt.Errorf("%w: a part of a claim is empty or too long", tokenizer.ErrBadUnit)
 		}
 	}
 	if c.Key == nil {
-		return errors.New("boltstore: a claim without a key")
+		return fmt.Errorf("%w: a claim without a key", tokenizer.ErrBadUnit)
 	}
 	if c.Under != (keystore.KeyID{}) && !ofClaims(c.Under.Class) {
-		return errors.New("boltstore: a claim under a key that is neither an index key nor a subject key")
+		return fmt.Errorf("%w: a claim under a key that is neither an index key nor a subject key", tokenizer.ErrBadUnit)
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func (s *Store) Commit(ctx context.Context, unit tokenizer.Unit) (tokenizer.Outc
 // anyone else's unit shares its fate.
 func validate(unit tokenizer.Unit) error {
 	if unit.Event == nil {
-		return errors.New("boltstore: a unit needs an event")
+		return fmt.Errorf("%w: a unit needs an event", tokenizer.ErrBadUnit)
 	}
 	for i := range unit.Claims {
 		if err := validateClaim(&unit.Claims[i]); err != nil {

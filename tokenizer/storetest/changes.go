@@ -27,13 +27,13 @@ func testUpdates(t *testing.T, h Harness) {
 		"another check":     change(func(r *tokenizer.Record) { r.Check[0]++ }),
 		"another time":      change(func(r *tokenizer.Record) { r.Created = r.Created.Add(time.Hour) }),
 		"another token":     change(func(r *tokenizer.Record) { r.TokenVersion++ }),
-		"no such key":       change(func(r *tokenizer.Record) { r.KeyVersion = 99 }),
 		"twice":             twice,
 		"too large":         change(func(r *tokenizer.Record) { r.Value = make([]byte, 2<<20) }),
 		"no stored form":    change(func(r *tokenizer.Record) { r.Legacy = true }),
 	} {
 		malformed(t, s, name, unit)
 	}
+	refused(t, s, keystore.ErrKeyVersion, change(func(r *tokenizer.Record) { r.KeyVersion = 99 }))
 	wantRecord(t, s, record(id))
 	for name, f := range map[string]func(*tokenizer.Record){
 		"state":       func(r *tokenizer.Record) { r.State = tokenizer.Active },
