@@ -172,11 +172,7 @@ func (t *tokenization) detokenize(ctx context.Context, c *call, reqs []*coatchec
 	block := make([]coatcheckv1.DetokenizeResponse, len(asked))
 	for k, i := range at {
 		d := &deeds[i]
-		if subject := results[k].Subject; subject != "" {
-			if d.Subject, err = t.tokenizer.DigestSubject(ctx, DefaultNamespace, subject); err != nil {
-				return nil, err
-			}
-		}
+		d.Subject = results[k].Subject
 		if d.fail(results[k].Err); d.err != nil {
 			continue
 		}

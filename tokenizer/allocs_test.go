@@ -18,6 +18,11 @@ func TestAllocationCeilings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	owned := k.tokenizeFor(t, "customer-4711", "card", "4111111111111111")
+	ofSubject, err := k.Inspect(owned.Token, "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	const batch = 1000
 	reqs := make([]tokenizer.TokenizeRequest, batch)
 	reveals := make([]tokenizer.DetokenizeRequest, batch)
@@ -49,6 +54,11 @@ func TestAllocationCeilings(t *testing.T) {
 		{"DetokenizeAll", batch, 8.5, func() error {
 			var unit tokenizer.Unit
 			_, err := k.DetokenizeAll(t.Context(), namespace, reveals, 1<<20, &unit)
+			return err
+		}},
+		{"Detokenize of a subject", 1, 29, func() error {
+			var unit tokenizer.Unit
+			_, err := k.Detokenize(t.Context(), namespace, tokenizer.DetokenizeRequest{Reference: ofSubject, Form: tokenizer.Full}, &unit)
 			return err
 		}},
 		{"Digest", 1, 2, func() error {

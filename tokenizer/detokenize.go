@@ -120,8 +120,8 @@ type DetokenizeResult struct {
 	Binary bool // the value is bytes, and no text
 	Err    error
 
-	// Subject is whom it is about, "" for nobody, and if that can't be told. It may be
-	// known of one that failed.
+	// Subject is the digest of whom it is about, as DigestSubject makes it; "" for
+	// nobody, and if that can't be told. It may be known of one that failed.
 	Subject string
 }
 
@@ -186,8 +186,8 @@ type detokenizing struct {
 func (d *detokenizing) one(req *DetokenizeRequest, f *Found) (DetokenizeResult, error) {
 	result, err := d.answer(req, f)
 	if f.Err == nil {
-		if s, failed := d.subject(f.Record.Subject); failed == nil && s != nil {
-			result.Subject = s.name
+		if about, failed := d.digestOf(f.Record.Subject); failed == nil {
+			result.Subject = about
 		}
 	}
 	return result, err

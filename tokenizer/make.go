@@ -80,7 +80,7 @@ func (b *tokenizing) makeOne(it *item, id uint64) error {
 	r.Profile, r.Expires, r.MaxUses, r.Imported = it.profile.Name, it.expires, it.maxUses, it.req.Import != ""
 	var key *secret
 	if s := b.named[it.req.Subject]; s != nil && it.req.Subject != "" {
-		r.Subject, key = s.id, s.secret
+		r.Subject, key = s.id, &s.secret
 	}
 	token := it.req.Import
 	if token == "" && it.profile.shape == nil {

@@ -169,7 +169,20 @@ func (r *reader) secretOf(record Record) (*secret, error) {
 	if s == nil {
 		return nil, err
 	}
-	return s.secret, err
+	return &s.secret, err
+}
+
+// digestOf returns the digest by which the audit trail names the subject with the id,
+// which has been fetched; "" for the id 0. It is made once for all that is about them.
+func (r *reader) digestOf(id uint64) (string, error) {
+	s, err := r.subject(id)
+	if s == nil {
+		return "", err
+	}
+	if s.digest == "" {
+		s.digest, err = digest(r.ring, labelSubject, []byte(s.name))
+	}
+	return s.digest, err
 }
 
 // read reads records until the keyring has their data keys.

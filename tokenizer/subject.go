@@ -31,14 +31,15 @@ const MaxSubject = 256
 type subject struct {
 	id     uint64
 	name   string
-	secret *secret
+	secret secret
+	digest string // as DigestSubject makes it, once it is asked for
 }
 
 type secret = [keystore.SubjectSecretSize]byte
 
 // newSubject makes a subject of a record whose header is begun.
 func newSubject(ring *keystore.Keyring, record *Record, name string) (*subject, error) {
-	s := &subject{id: record.ID, name: name, secret: new(secret)}
+	s := &subject{id: record.ID, name: name}
 	_, _ = rand.Read(s.secret[:]) // it never fails
 	plain := append(append(make([]byte, 0, len(s.secret)+len(name)), s.secret[:]...), name...)
 	defer clear(plain)
@@ -62,7 +63,7 @@ func openSubject(ring *keystore.Keyring, f Found) (*subject, error) {
 	if f.Record.Profile != "" || len(plain) <= keystore.SubjectSecretSize {
 		return nil, fmt.Errorf("%w: record %d is no subject", ErrDamaged, f.Record.ID)
 	}
-	s := &subject{id: f.Record.ID, secret: new(secret)}
+	s := &subject{id: f.Record.ID}
 	s.name = string(plain[copy(s.secret[:], plain):])
 	return s, nil
 }

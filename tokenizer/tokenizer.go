@@ -189,6 +189,11 @@ func (t *Tokenizer) digest(ctx context.Context, namespace, label string, content
 	if err != nil {
 		return "", err
 	}
+	return digest(ring, label, content)
+}
+
+// digest returns a digest under the newest audit key.
+func digest(ring *keystore.Keyring, label string, content []byte) (string, error) {
 	sum, version, err := ring.MAC(keystore.Audit, label, content)
 	if err != nil {
 		return "", err

@@ -75,8 +75,14 @@ func openKit(t testing.TB, dir string, profiles []tokenizer.Profile) kit {
 // tokenize makes a token and commits it.
 func (k kit) tokenize(t testing.TB, profile, value string) tokenizer.Tokenized {
 	t.Helper()
+	return k.tokenizeFor(t, "", profile, value)
+}
+
+// tokenizeFor makes a token about a subject.
+func (k kit) tokenizeFor(t testing.TB, subject, profile, value string) tokenizer.Tokenized {
+	t.Helper()
 	var unit tokenizer.Unit
-	made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: profile, Value: tokenizer.NewValue(value)}, &unit)
+	made, err := k.Tokenize(t.Context(), namespace, tokenizer.TokenizeRequest{Profile: profile, Value: tokenizer.NewValue(value), Subject: subject}, &unit)
 	if err != nil {
 		t.Fatal(err)
 	}
