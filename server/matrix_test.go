@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -148,6 +149,19 @@ var matrix = map[string]struct {
 			_, err := coatcheckv1.NewAuditServiceClient(conn).GetProof(ctx, &coatcheckv1.GetProofRequest{Sequence: 1})
 			if reason(err) == "NO_CHECKPOINT" {
 				return nil
+			}
+			return err
+		},
+	},
+	coatcheckv1.PrivacyService_ReportExposure_FullMethodName: {
+		allowed: []string{"admin"},
+		call: func(ctx context.Context, conn *grpc.ClientConn, _ string) error {
+			stream, err := coatcheckv1.NewPrivacyServiceClient(conn).ReportExposure(ctx, &coatcheckv1.ReportExposureRequest{Since: timestamppb.New(time.Unix(0, 0))})
+			for err == nil {
+				_, err = stream.Recv()
+			}
+			if errors.Is(err, io.EOF) {
+				err = nil
 			}
 			return err
 		},

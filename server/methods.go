@@ -24,6 +24,10 @@ type method struct {
 	// kind says what policy needs to know to decide on the action.
 	kind policy.ActionKind
 
+	// also is a second action: what policy calls a part of what the RPC does, which the
+	// handler asks about. It is of the same kind.
+	also string
+
 	// token says that it is about tokens of which something is known once they are
 	// looked up, values that it gives values away, and reason that callers can state
 	// one.
@@ -75,6 +79,8 @@ var methods = map[string]method{
 	coatcheckv1.PolicyService_GetPolicy_FullMethodName: {action: "get-policy", kind: policy.PlainAction},
 	coatcheckv1.PolicyService_Explain_FullMethodName:   {action: "explain-policy", kind: policy.PlainAction},
 
+	coatcheckv1.PrivacyService_ReportExposure_FullMethodName: {action: "report-exposure", also: reportSubjects, kind: policy.PlainAction, reason: true, stream: true},
+
 	coatcheckv1.CallerService_SuspendCaller_FullMethodName:   {action: "suspend-caller", kind: policy.PlainAction},
 	coatcheckv1.CallerService_ListSuspensions_FullMethodName: {action: "list-suspensions", kind: policy.PlainAction},
 	coatcheckv1.CallerService_RestoreCaller_FullMethodName:   {action: "restore-caller", kind: policy.PlainAction},
@@ -114,13 +120,18 @@ func rowOf(name string) (m method, known bool) {
 	return m, true
 }
 
+// actions returns what policy calls it, and parts of it.
+func (m method) actions() []string {
+	return slices.DeleteFunc([]string{m.action, m.also}, func(name string) bool { return name == "" })
+}
+
 // Actions returns the actions that a policy can speak of, from the method
 // table.
 func Actions() map[string]policy.ActionKind {
 	actions := make(map[string]policy.ActionKind)
 	for _, m := range methods {
-		if m.action != "" {
-			actions[m.action] = m.kind
+		for _, name := range m.actions() {
+			actions[name] = m.kind
 		}
 	}
 	return actions
@@ -133,8 +144,8 @@ func Vocabulary(profiles []tokenizer.Profile) policy.Vocabulary {
 		Profiles: make(map[string]policy.ProfileVocabulary),
 	}
 	for _, m := range methods {
-		if m.action != "" {
-			v.Traits[m.action] = policy.ActionTraits{Token: m.token, Values: m.values, Reason: m.reason}
+		for _, name := range m.actions() {
+			v.Traits[name] = policy.ActionTraits{Token: m.token, Values: m.values, Reason: m.reason}
 		}
 	}
 	for _, p := range profiles {

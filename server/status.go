@@ -14,6 +14,7 @@ import (
 	"github.com/coatcheck/coatcheck/keystore"
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/crl"
+	"github.com/coatcheck/coatcheck/server/exposure"
 	"github.com/coatcheck/coatcheck/server/limit"
 	"github.com/coatcheck/coatcheck/server/policy"
 	"github.com/coatcheck/coatcheck/tokenizer"
@@ -48,6 +49,8 @@ var (
 	errInvalidAddress   = errors.New("server: malformed address")
 	errInvalidTime      = errors.New("server: malformed time")
 	errInvalidFilter    = errors.New("server: malformed filter of events")
+	errPeriod           = errors.New("server: malformed period")
+	errCertificate      = errors.New("server: malformed hash of a certificate")
 	errInvalidConsent   = errors.New("server: unknown consent")
 
 	errBatchSize     = errors.New("server: too many items, or none")
@@ -147,6 +150,8 @@ var refusals = []refusal{
 	{err: errInvalidAddress, code: codes.InvalidArgument, reason: "INVALID_ADDRESS", field: "address", message: "not an IP address without a port"},
 	{err: errInvalidTime, code: codes.InvalidArgument, reason: "INVALID_TIME", field: "time", message: "not a time of the years 1 to 9999"},
 	{err: errInvalidFilter, code: codes.InvalidArgument, reason: "INVALID_FILTER", field: "filter", message: "the filter is malformed"},
+	{err: errPeriod, code: codes.InvalidArgument, reason: "INVALID_PERIOD", field: "since", message: "since is required and before until; times are of the years 1970 to 2200"},
+	{err: errCertificate, code: codes.InvalidArgument, reason: "INVALID_CERTIFICATE", field: "certificate", message: "is not 64 hexadecimal digits"},
 	{err: errInvalidConsent, code: codes.InvalidArgument, reason: "INVALID_CONSENT", field: "token.consent", message: "unknown consent"},
 
 	{err: errUnknownMethod, code: codes.Unimplemented, reason: "UNKNOWN_METHOD", message: "the server has no such method"},
@@ -226,6 +231,7 @@ var refusals = []refusal{
 	{err: keystore.ErrSealed, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys are sealed until they can be reached again"},
 	{err: keystore.ErrDenied, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
 	{err: keystore.ErrUnavailable, code: codes.Unavailable, reason: "KEYSTORE_UNAVAILABLE", message: "the keys can't be reached now"},
+	{err: exposure.ErrScratch, code: codes.Unavailable, reason: "SCRATCH_UNAVAILABLE", message: "temporary files can't be written now"},
 	{err: tokenizer.ErrUnavailable, code: codes.Unavailable, reason: "STORE_UNAVAILABLE", message: "the store can't be reached now"},
 
 	{err: errSegmentDamaged, code: codes.DataLoss, reason: "AUDIT_DAMAGED", message: "a segment of the audit log is not what was written"},

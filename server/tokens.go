@@ -78,12 +78,15 @@ func (t *tokens) within(ctx context.Context, profile string) (*call, *tokenizer.
 
 // GetToken tells what is known of a token.
 func (t *tokens) GetToken(ctx context.Context, req *coatcheckv1.GetTokenRequest) (*coatcheckv1.GetTokenResponse, error) {
-	_, ref, judge, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
+	c, ref, judge, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
 	if err != nil {
 		return nil, err
 	}
 	info, err := t.tokenizer.Get(ctx, DefaultNamespace, ref, judge)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.tellSubject(ctx, c, info); err != nil {
 		return nil, err
 	}
 	return &coatcheckv1.GetTokenResponse{Token: tokenMessage(info)}, nil
@@ -180,6 +183,14 @@ func (t *tokens) tellOf(ctx context.Context, c *call, infos []tokenizer.TokenInf
 	return messages, nil
 }
 
+// tellSubject records about whom the token is that a call is about.
+func (t *tokens) tellSubject(ctx context.Context, c *call, info tokenizer.TokenInfo) (err error) {
+	if info.Subject != "" {
+		c.event.Items[0].Subject, err = t.tokenizer.DigestSubject(ctx, DefaultNamespace, info.Subject)
+	}
+	return err
+}
+
 // UpdateToken changes labels or expiry.
 func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRequest) (*coatcheckv1.UpdateTokenResponse, error) {
 	c, ref, judge, err := t.about(ctx, req.GetToken(), req.GetProfile(), "")
@@ -213,6 +224,9 @@ func (t *tokens) UpdateToken(ctx context.Context, req *coatcheckv1.UpdateTokenRe
 	}
 	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, change, judge, &c.unit)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.tellSubject(ctx, c, info); err != nil {
 		return nil, err
 	}
 	return &coatcheckv1.UpdateTokenResponse{Token: tokenMessage(info)}, nil
@@ -257,7 +271,10 @@ func (t *tokens) turn(ctx context.Context, token, profile, reason string, state 
 		return nil, err
 	}
 	info, err := t.tokenizer.Update(ctx, DefaultNamespace, ref, tokenizer.Change{State: &state}, judge, &c.unit)
-	return tokenMessage(info), err
+	if err != nil {
+		return nil, err
+	}
+	return tokenMessage(info), t.tellSubject(ctx, c, info)
 }
 
 // DeleteToken deletes a token with all that is behind it.

@@ -164,24 +164,12 @@ func (t *Tokenizer) SubjectDigests(ctx context.Context, namespace, subject strin
 	return t.digests(ctx, namespace, labelSubject, []byte(subject))
 }
 
-func (t *Tokenizer) digests(ctx context.Context, namespace, label string, content []byte) (all []string, err error) {
+func (t *Tokenizer) digests(ctx context.Context, namespace, label string, content []byte) ([]string, error) {
 	ring, err := t.keys.Keyring(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
-	for _, under := range []struct {
-		class  keystore.Class
-		prefix string
-	}{{keystore.Audit, "a"}, {keystore.Index, ""}} {
-		for _, version := range ring.Versions(under.class) {
-			sum, err := ring.MACVersion(under.class, version, label, content)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, formatDigest(under.prefix, version, sum))
-		}
-	}
-	return all, nil
+	return digests(ring, label, content)
 }
 
 func (t *Tokenizer) digest(ctx context.Context, namespace, label string, content []byte) (string, error) {

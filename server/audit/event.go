@@ -202,6 +202,13 @@ type Event struct {
 	// AboutCaller is the caller whom a call about another was about.
 	AboutCaller string `json:"about_caller"`
 
+	// AboutCertificate is the SHA-256 hash of a client certificate that a call was about,
+	// in hexadecimal; and Since and Until are the time that it was about, from the one on
+	// and before the other, in the form of Time.
+	AboutCertificate string `json:"about_certificate"`
+	Since            string `json:"since"`
+	Until            string `json:"until"`
+
 	// Approval is the id of the approval that a call about one was about, or by which
 	// something was revealed. Of a call about one, ApprovalRule is the rule that demands
 	// it, ApprovalAction what is to be done, and ApprovalEnds when it ends, in RFC
@@ -245,7 +252,8 @@ type Item struct {
 	Token string `json:"token"`
 
 	// Subject is a digest of whom it is about, as
-	// tokenizer.Tokenizer.DigestSubject makes it. It is empty if nobody was named.
+	// tokenizer.Tokenizer.DigestSubject makes it. It is empty if nobody was named, be it
+	// by the call or when the token was made.
 	Subject string `json:"subject"`
 
 	// Profile, Purpose, Reveal, Decision, Rule, Code, Reason, StatedReason and Shadow are
@@ -309,6 +317,9 @@ type field struct{ name, value string }
 // timeForm is RFC 3339 with nine digits of a second, for times in UTC.
 const timeForm = "2006-01-02T15:04:05.000000000Z"
 
+// FormatTime returns a time as it is written in events.
+func FormatTime(t time.Time) string { return t.UTC().Format(timeForm) }
+
 // Body returns the event as JSON: one object, without a line break, in
 // printable ASCII whatever the fields hold. Bytes that are not UTF-8 become
 // U+FFFD. Equal events have equal bodies.
@@ -351,7 +362,7 @@ func (e *Event) Body() []byte {
 		{"stated_reason", e.StatedReason}, {"recipient", e.Recipient},
 		{"previous_policy", e.PreviousPolicy}, {"refused_policy", e.RefusedPolicy},
 		{"files", e.Files}, {"previous_files", e.PreviousFiles}, {"refused_files", e.RefusedFiles},
-		{"about_caller", e.AboutCaller},
+		{"about_caller", e.AboutCaller}, {"about_certificate", e.AboutCertificate}, {"since", e.Since}, {"until", e.Until},
 		{"approval", e.Approval}, {"approval_rule", e.ApprovalRule}, {"approval_action", e.ApprovalAction}, {"approval_ends", e.ApprovalEnds},
 		{"shadow", e.Shadow},
 	} {

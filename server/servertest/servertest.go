@@ -67,7 +67,7 @@ rules:
     profiles: [card, ssn, note]
   - name: reflection
     callers: ["spiffe://coatcheck.example/admin"]
-    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit, get-checkpoint, get-proof, query-audit, watch-audit]
+    actions: [reflect, list-keys, rotate-key, rewrap, retire-key, get-policy, explain-policy, suspend-caller, list-suspensions, restore-caller, request-approval, list-approvals, decide-approval, prune-audit, get-checkpoint, get-proof, query-audit, watch-audit, report-exposure, report-exposure-subjects]
 `
 
 // Profiles are the profiles of an instance.
