@@ -16,7 +16,7 @@ type auditCommands struct{ remote }
 func auditCommand(env Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Ask the audit log, verify it, get what shows that it is whole, and prune it",
+		Short: "Ask the audit log, find out whose data was shown, verify it, get what shows that it is whole, and prune it",
 		Long: `Verifies the audit log in a directory, which needs no server:
 
   coatcheck audit verify /var/lib/coatcheck/audit --public-key audit.pub
@@ -29,16 +29,18 @@ The others work on a running server, as the caller that --cert names.
   coatcheck audit checkpoint                  the latest signed checkpoint, to be kept elsewhere
   coatcheck audit checkpoint --public-key     the key that it is signed with
   coatcheck audit proof --event 4711          that an event is in the log
+  coatcheck audit exposure --since 2026-03-01T10:00:00Z --certificate SHA256
+                                              whose data was shown to whom
   coatcheck audit prune --keep 400d --reason "INC-1234"
                                               remove segments whose events are all older`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("audit needs a command: tail, query, stats, verify, checkpoint, proof or prune")}
+			return usageError{errors.New("audit needs a command: tail, query, stats, exposure, verify, checkpoint, proof or prune")}
 		},
 	}
 	cmd.AddCommand(auditVerifyCommand(env))
 	a := &auditCommands{remote{env: env}}
-	for _, c := range []*cobra.Command{a.tail(), a.query(), a.stats(), a.checkpoint(), a.proof(), a.prune()} {
+	for _, c := range []*cobra.Command{a.tail(), a.query(), a.stats(), a.exposure(), a.checkpoint(), a.proof(), a.prune()} {
 		a.flags(c)
 		cmd.AddCommand(c)
 	}

@@ -45,6 +45,8 @@ rules:
   - {name: out, callers: ["spiffe://coatcheck.example/payments"], actions: [detokenize], profiles: [card, pan, once, note, blob], purposes: [charge], reveal: FULL}
   - {name: move, callers: ["spiffe://coatcheck.example/admin"], actions: [list-tokens, revoke-token, import-tokens, export-tokens], profiles: [card, pan, once, note, blob]}
   - {name: plant, callers: ["spiffe://coatcheck.example/admin"], actions: [create-honeytoken, list-honeytokens, delete-honeytoken], profiles: [card, pan]}
+  - {name: expose, callers: ["spiffe://coatcheck.example/admin"], actions: [report-exposure, report-exposure-subjects]}
+  - {name: count, callers: ["spiffe://coatcheck.example/payments"], actions: [report-exposure]}
 `
 
 // instance is a real server, which can be stopped and started again, and the
