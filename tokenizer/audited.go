@@ -13,6 +13,9 @@ type Audited struct {
 	// Digests are those of Digests, or SubjectDigests.
 	Digests []string
 
+	// Record is the id of its record.
+	Record uint64
+
 	// Subject is the id of the record of the person that it is, or is about; 0 if it
 	// is about nobody.
 	Subject uint64
@@ -78,7 +81,7 @@ func (r *reader) auditedSubject(id uint64) (Audited, error) {
 		return Audited{}, err
 	}
 	all, err := digests(r.ring, labelSubject, []byte(s.name))
-	return Audited{all, id}, err
+	return Audited{all, id, id}, err
 }
 
 // AuditedTokens is AuditedSubjects for the tokens of a profile, in the order in which they
@@ -141,7 +144,7 @@ func (r *reader) audited(f Found) (Audited, error) {
 		return Audited{}, err
 	}
 	all, err := digests(r.ring, labelToken, digestContent(nil, o.Profile, token))
-	return Audited{all, o.Subject}, err
+	return Audited{all, o.ID, o.Subject}, err
 }
 
 // SubjectName is how a caller knows a person, and how the audit trail does.

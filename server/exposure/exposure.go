@@ -83,7 +83,7 @@ func (f *Finder) find(ctx context.Context, q Query, size int) (*Found, error) {
 		return nil, err
 	}
 	found := &Found{query: q, facets: g.facets, evidence: g.evidence, peers: g.peers, rows: newSorter(f.Scratch, size)}
-	err := g.attribute(ctx, found)
+	err := g.attribute(ctx, found, size)
 	if err != nil {
 		found.Close()
 		return nil, err

@@ -43,16 +43,17 @@ const pageBytes = 4 << 20
 type gathering struct {
 	*Finder
 	query    Query
-	wanted   []ref // the digests of the person asked for
-	rows     *sorter
+	wanted   []ref   // the digests of the person asked for
+	rows     *sorter // by token
 	facets   []facet
 	ids      map[facet]uint32
 	evidence Evidence
 	peers    addresses
 
-	subjects bool            // there are digests of people
-	unnamed  map[string]bool // profiles with accesses that name nobody
-	person   uint64          // the id of the record of the person asked for, 0 if it isn't there
+	subjects bool               // there are digests of people
+	keys     map[string][5]byte // under which the tokens of each profile are digested
+	unknown  map[string]bool    // profiles whose tokens have to be looked up
+	person   uint64             // the id of the record of the person asked for, 0 if it isn't there
 }
 
 // events reads the log, and adds a row for each access.
@@ -62,7 +63,7 @@ func (g *gathering) events(ctx context.Context) error {
 		return err
 	}
 	told := time.Now()
-	g.unnamed = make(map[string]bool)
+	g.keys, g.unknown = make(map[string][5]byte), make(map[string]bool)
 	g.evidence.Log, g.evidence.ReadFrom, g.evidence.ReadTo = g.Store.LogID().String(), after+1, after
 	var last tokenizer.Entry
 	defer func() {
@@ -208,16 +209,20 @@ func (g *gathering) item(sequence uint64, e *audit.Event, i *audit.Item, level s
 		return false, fmt.Errorf("%w: event %d has an item without a token", tokenizer.ErrDamaged, sequence)
 	}
 	owner, named := digestRef(kindSubject, i.Subject)
+	if key, seen := g.keys[profile]; !seen {
+		g.keys[profile] = record.key()
+	} else if key != record.key() { // the same token may have several names
+		g.unknown[profile] = true
+	}
 	switch {
 	case !named:
-		owner = record
-		g.unnamed[profile] = true
+		owner, g.unknown[profile] = ref{}, true
 	case len(g.wanted) > 0 && !slices.Contains(g.wanted, owner):
 		return false, nil
 	default:
 		g.subjects = true
 	}
-	return true, g.rows.add(newRow(owner, markAccess, record, g.facet(facet{profile, reveal, purpose, e.Action, e.Caller, e.Certificate}), sequence, e.Time))
+	return true, g.rows.add(newRow(record, markAccess, owner, g.facet(facet{profile, reveal, purpose, e.Action, e.Caller, e.Certificate}), sequence, e.Time))
 }
 
 // facet returns the number of a facet.

@@ -28,7 +28,7 @@ func (f *Found) owners(do func(ref, *tally) error) error {
 	t := &tally{facets: make(map[uint32]use), profiles: make(map[string]uint64)}
 	var owner, record ref
 	err := f.rows.each(func(r *row) error {
-		if at := r.owner(); at != owner {
+		if at := r.by(); at != owner {
 			if t.accesses > 0 {
 				if err := do(owner, t); err != nil {
 					return err
@@ -39,7 +39,7 @@ func (f *Found) owners(do func(ref, *tally) error) error {
 			*t = tally{facets: t.facets, profiles: t.profiles, events: t.events[:0]}
 			owner, record = at, ref{}
 		}
-		if at := r.record(); at != record {
+		if at := r.other(); at != record {
 			record = at
 			t.records++
 			t.profiles[f.facets[r.facet()].profile]++
