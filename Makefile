@@ -28,7 +28,7 @@ test: ## Run all tests, with the race detector and in random order
 
 soak: ## Run the long versions of the tests: crashes, canaries, a million tokens of each kind
 	COATCHECK_SOAK=1 go test $(RACE) -count=1 -timeout 60m -run 'Soak|Crash|Canary' ./cmd/...
-	COATCHECK_SOAK=1 go test -count=1 -timeout 60m -run 'EveryFormat|ConvergentRace' ./tokenizer
+	COATCHECK_SOAK=1 go test -count=1 -timeout 60m -run 'EveryFormat|ConvergentRace|Incident' ./tokenizer ./server ./server/exposure
 
 check: $(CHECKERS) $(PLUGINS) ## Run every static check: format, lint, API, generated code, modules, links
 	.ci/check

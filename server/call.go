@@ -105,6 +105,7 @@ func (c *call) again() {
 	event := c.event
 	event.Items, event.Profile, event.Purpose, event.Reveal, event.StatedReason = nil, "", "", "", ""
 	event.Decision, event.Rule, event.Alerts, event.AboutCaller, event.Approval, event.Shadow = "", "", nil, "", "", ""
+	event.Action, event.AboutCertificate, event.Since, event.Until = c.method.action, "", "", ""
 	*c = call{method: c.method, policy: c.policy, address: c.address, consents: c.consents, shadow: c.shadow, limiter: c.limiter, meter: c.meter, event: event}
 	c.remeasure()
 }

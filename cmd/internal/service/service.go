@@ -104,7 +104,7 @@ func load(o Options) (loaded, error) {
 		server: server.Config{
 			TLS: tls.config, Revoked: tls.revoked, AllowCommonName: c.Server.AllowCommonName,
 			Policy: policy.NewLive(rules), Shadow: shadow, Limits: c.ServerLimits(), Logger: o.Log, Alerts: alerts,
-			SuspendThieves: c.Honeytokens.SuspendCaller,
+			SuspendThieves: c.Honeytokens.SuspendCaller, Scratch: c.Store.Bolt.Directory,
 		},
 		secured: tls, shadowFault: shadowFault, senders: senders, backend: backend, close: closeBackend,
 	}, nil
