@@ -322,3 +322,67 @@ func set(list []string) map[string]bool {
 	}
 	return m
 }
+
+// A report is recorded with what was asked for before it is made, and when it has ended;
+// so is one that is refused. What else tells about people is in reports too.
+func TestExposureIsRecorded(t *testing.T) {
+	m := newIncident(t, 3, 1)
+	admin := coatcheckv1.NewTokenServiceClient(m.in.As(t, "admin"))
+	if _, err := admin.GetToken(t.Context(), &coatcheckv1.GetTokenRequest{Token: m.tokens[0].token}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.ListTokens(t.Context(), &coatcheckv1.ListTokensRequest{Profile: "card"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.RevokeToken(t.Context(), &coatcheckv1.RevokeTokenRequest{Token: m.tokens[0].token}); err != nil {
+		t.Fatal(err)
+	}
+	since := timestamppb.New(time.Now().Add(-time.Hour))
+	req := &coatcheckv1.ReportExposureRequest{
+		Since: since, Caller: "spiffe://coatcheck.example/admin", Profile: "card", Subject: "customer-000000", RevealSubjects: true, Reason: "INC-1",
+	}
+	_, people, _ := m.report(t, req)
+	if len(people) != 1 || people[0].Subject != req.Subject || people[0].Accesses != 3 || people[0].Records != 1 || people[0].Profiles[0].Reveals[0] != "DETAILS" {
+		t.Errorf("%+v", people)
+	}
+	stranger, err := coatcheckv1.NewPrivacyServiceClient(m.in.As(t, "stranger")).ReportExposure(t.Context(), req)
+	if err == nil {
+		_, err = stranger.Recv()
+	}
+	if reason(err) != "NO_RULE" {
+		t.Errorf("the stranger: %v", err)
+	}
+
+	var subject string // as the tokens of the person are recorded
+	var told []map[string]any
+	for _, e := range events(t, m.in) {
+		items, _ := e["items"].([]any)
+		if e["action"] == "tokenize" && len(items) > 0 {
+			subject, _ = items[0].(map[string]any)["subject"].(string)
+		}
+		if e["method"] == coatcheckv1.PrivacyService_ReportExposure_FullMethodName {
+			told = append(told, e)
+		}
+	}
+	if len(told) != 3 {
+		t.Fatalf("%d events: %v", len(told), told)
+	}
+	before, after, denied := told[0], told[1], told[2]
+	for name, want := range map[string]any{
+		"action": "report-exposure-subjects", "about_caller": req.Caller, "profile": "card", "stated_reason": "INC-1", "decision": "allow", "code": "OK",
+		"since": since.AsTime().Format("2006-01-02T15:04:05.000000000Z"),
+	} {
+		if before[name] != want || after[name] != want {
+			t.Errorf("%s: %v, then %v; want %v", name, before[name], after[name], want)
+		}
+	}
+	if items, ok := before["items"].([]any); !ok || len(items) != 1 || subject == "" || items[0].(map[string]any)["subject"] != subject {
+		t.Errorf("%v, want the subject %s", before, subject)
+	}
+	if before["request_id"] != after["request_id"] || after["records"] != 1.0 || before["records"] != nil {
+		t.Errorf("%v, then %v", before, after)
+	}
+	if denied["decision"] != "deny" || denied["reason"] != "NO_RULE" {
+		t.Errorf("%v", denied)
+	}
+}
