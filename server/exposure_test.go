@@ -73,7 +73,7 @@ func newIncident(t *testing.T, subjects, callers int) *incident {
 `, i)
 	}
 	m := &incident{
-		in: servertest.Start(t, servertest.Options{Policy: rules}), random: rand.New(rand.NewPCG(1, 7)),
+		in: servertest.Start(t, servertest.Options{Policy: rules, Checkpoints: true}), random: rand.New(rand.NewPCG(1, 7)),
 		subjects: subjects, callers: callers, took: make(map[string]*taken),
 	}
 	m.stolen = m.in.Authority.Caller(t, "caller-0")
@@ -243,6 +243,7 @@ func TestIncidentExposure(t *testing.T) {
 	req := &coatcheckv1.ReportExposureRequest{
 		Since: timestamppb.New(since), Until: timestamppb.New(until), Certificate: hex.EncodeToString(fingerprint[:]), RevealSubjects: true,
 	}
+	waitForCheckpoint(t, coatcheckv1.NewAuditServiceClient(m.in.As(t, "admin")), 1)
 	begin := time.Now()
 	report, people, document := m.report(t, req)
 	t.Logf("%d events, %d people, %d bytes in %v", report.Evidence.ReadTo, len(people), len(document), time.Since(begin))
@@ -277,6 +278,11 @@ func TestIncidentExposure(t *testing.T) {
 	}
 	if len(report.Callers) != 1 || report.Callers[0].Caller != "spiffe://coatcheck.example/caller-0" || report.Callers[0].Certificate != req.GetCertificate() {
 		t.Errorf("callers: %+v", report.Callers)
+	}
+
+	if report.Evidence.Log != m.in.Store.LogID().String() || len(report.Evidence.Hash) != 64 || report.Evidence.LastEvent > report.Evidence.ReadTo ||
+		report.Evidence.FirstEvent <= report.Evidence.ReadFrom || !strings.Contains(report.Evidence.Checkpoint, "\n\n— ") {
+		t.Errorf("evidence: %+v", report.Evidence)
 	}
 
 	t.Run("by the caller there is more", func(t *testing.T) {

@@ -21,6 +21,7 @@ type privacyService struct {
 	coatcheckv1.UnimplementedPrivacyServiceServer
 	*tokenization
 	store   tokenizer.Store
+	notary  *audit.Notary
 	scratch string
 	turn    chan struct{} // has room for who is making a report
 }
@@ -128,6 +129,9 @@ func (s *privacyService) report(ctx context.Context, asked exposureAsked, signer
 		return nil, err
 	}
 	defer found.Close()
+	if _, text, _, err := s.notary.Latest(); err == nil { // there is none yet if not
+		asked.Checkpoint = string(text)
+	}
 	return finder.Write(ctx, reportWriter{stream}, found, asked.Asked, signer)
 }
 

@@ -203,7 +203,7 @@ func New(cfg Config) (*Server, error) {
 	coatcheckv1.RegisterCallerServiceServer(services, &callerService{suspended: s.suspended})
 	coatcheckv1.RegisterApprovalServiceServer(services, &approvalService{tokenization: service, approvals: s.approvals})
 	coatcheckv1.RegisterAuditServiceServer(services, &auditService{segments: cfg.Segments, notary: cfg.Notary, index: cfg.Index, tokenizer: cfg.Tokenizer, server: s})
-	coatcheckv1.RegisterPrivacyServiceServer(services, &privacyService{tokenization: service, store: cfg.Store, scratch: cfg.Scratch, turn: make(chan struct{}, 1)})
+	coatcheckv1.RegisterPrivacyServiceServer(services, &privacyService{tokenization: service, store: cfg.Store, notary: cfg.Notary, scratch: cfg.Scratch, turn: make(chan struct{}, 1)})
 	coatcheckv1.RegisterPolicyServiceServer(services, &policyService{tokenization: service})
 	coatcheckv1.RegisterKeyServiceServer(services, &keyService{keys: cfg.Keystore, store: cfg.Store, upkeep: cfg.Upkeep, log: cfg.Logger})
 	grpc_health_v1.RegisterHealthServer(services, s.health)

@@ -64,6 +64,9 @@ type Asked struct {
 
 	// Names has people named by their customer ids.
 	Names bool
+
+	// Checkpoint is that of Evidence.
+	Checkpoint string
 }
 
 // Write writes the report of what was found. Whatever it writes is JSON in lines.
@@ -76,6 +79,7 @@ func (f *Finder) Write(ctx context.Context, w io.Writer, found *Found, asked Ask
 		Profile: found.query.Profile, OneSubject: found.query.Subject != "",
 		Addresses: []string{}, MoreAddresses: found.peers.more, Evidence: found.evidence, Damaged: found.damaged,
 	}
+	r.Evidence.Checkpoint = asked.Checkpoint
 	if asked.Names {
 		r.Subject = found.query.Subject
 	}

@@ -101,6 +101,11 @@ type Evidence struct {
 	Events     uint64 `json:"event_count"` // that tell of the accesses
 	FirstEvent uint64 `json:"first_event"` // of these; 0 if there are none
 	LastEvent  uint64 `json:"last_event"`
+
+	// Checkpoint is the latest signed checkpoint of the log when the report was made, a
+	// signed note; empty if there was none. Under it each event of the report can be
+	// proven to be in the log, but for those of the last seconds.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 // Person is somebody whose data was accessed, a line of a report.
