@@ -13,7 +13,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -38,7 +37,6 @@ type incident struct {
 	stolen   tls.Certificate
 	conns    []*grpc.ClientConn // of the callers; the first's with a certificate of its own
 
-	mu   sync.Mutex
 	took map[string]*taken // by the stolen certificate during the theft, by subject
 }
 

@@ -56,7 +56,7 @@ func TestAllocationCeilings(t *testing.T) {
 			_, err := k.DetokenizeAll(t.Context(), namespace, reveals, 1<<20, &unit)
 			return err
 		}},
-		{"Detokenize of a subject", 1, 29, func() error {
+		{"Detokenize of a subject", 1, 27, func() error {
 			var unit tokenizer.Unit
 			_, err := k.Detokenize(t.Context(), namespace, tokenizer.DetokenizeRequest{Reference: ofSubject, Form: tokenizer.Full}, &unit)
 			return err
