@@ -7,9 +7,11 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/coatcheck/coatcheck/server/audit"
 	"github.com/coatcheck/coatcheck/server/limit"
@@ -64,6 +66,7 @@ func (c *call) begin(ctx context.Context, name string, m method, p *policy.Polic
 	*c = call{method: m, policy: p, address: from.ip, consents: c.consents, shadow: c.shadow, limiter: c.limiter, meter: c.meter, event: audit.Event{
 		Time:        c.event.Time,
 		RequestID:   c.event.RequestID,
+		TraceID:     traceOf(ctx),
 		Peer:        from.address,
 		Certificate: from.fingerprint,
 		Method:      name,
@@ -71,6 +74,25 @@ func (c *call) begin(ctx context.Context, name string, m method, p *policy.Polic
 		Policy:      p.Hash(),
 	}}
 	c.remeasure()
+}
+
+// traceOf returns the id of the trace that a call belongs to, "" if it names none in the
+// form of W3C Trace Context: "traceparent" is VERSION-TRACE-PARENT-FLAGS in hexadecimal
+// digits. Nothing else of what a client says there is kept.
+func traceOf(ctx context.Context) string {
+	values := metadata.ValueFromIncomingContext(ctx, "traceparent")
+	if len(values) != 1 {
+		return ""
+	}
+	parent := values[0]
+	if len(parent) < 55 || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' || strings.HasPrefix(parent, "ff") {
+		return ""
+	}
+	id := parent[3:35]
+	if strings.Trim(id, "0123456789abcdef") != "" || strings.Trim(id, "0") == "" {
+		return ""
+	}
+	return strings.Clone(id)
 }
 
 // newRequestID returns 16 random hexadecimal digits. Nothing rests on nobody being

@@ -116,6 +116,10 @@ type Event struct {
 	// RequestID is the id that the server gave to the call.
 	RequestID string `json:"request_id"`
 
+	// TraceID is the id of the trace that the client says the call belongs to, 32
+	// hexadecimal digits, in the form of W3C Trace Context.
+	TraceID string `json:"trace_id"`
+
 	// Caller is the identity that the client's certificate gives: a SPIFFE ID,
 	// "dns:NAME" or "cn:NAME". It is empty if the certificate gives none.
 	Caller string `json:"caller"`
@@ -330,6 +334,7 @@ func (e *Event) Body() []byte {
 	b = append(b, '"')
 	for _, f := range [...]field{
 		{"request_id", e.RequestID},
+		{"trace_id", e.TraceID},
 		{"caller", e.Caller},
 		{"certificate", e.Certificate},
 		{"peer", e.Peer},
