@@ -12,7 +12,6 @@ import (
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 	"github.com/coatcheck/coatcheck/server/policy"
-	"github.com/coatcheck/coatcheck/tokenizer"
 )
 
 // policyService is coatcheck.v1.PolicyService. It speaks of the policy that the call
@@ -107,8 +106,8 @@ func (p *policyService) supposed(c *call, req *coatcheckv1.ExplainRequest) (abou
 	if about.Purpose == "" && Actions()[about.Action] == policy.RevealAction {
 		return about, errPurposeRequired
 	}
-	if err := c.policy.CheckPurpose(about.Purpose); err != nil {
-		return about, &tokenizer.InputError{Kind: errUnknownPurpose, Reason: err.Error()}
+	if c.policy.CheckPurpose(about.Purpose) != nil {
+		return about, errUnknownPurpose // whose text has what was asked about
 	}
 	if about.Profile != "" {
 		if _, err := p.tokenizer.Profile(about.Profile); err != nil {

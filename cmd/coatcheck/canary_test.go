@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	coatcheckv1 "github.com/coatcheck/coatcheck/gen/coatcheck/v1"
 )
@@ -52,6 +55,7 @@ func TestCanary(t *testing.T) {
 		sendCanaries(t, p, dir, &said)
 		sendMoreCanaries(t, p, dir, &said)
 		requestCanaries(t, p, dir, &said)
+		askCanaries(t, p, dir, &said)
 		changeAllKeys(t, p, dir, &said)
 		if round%2 == 0 {
 			p.kill()
@@ -200,6 +204,13 @@ const canaryRules = `
   - name: approvals
     callers: ["spiffe://coatcheck.example/privacy", "spiffe://coatcheck.example/admin"]
     actions: [request-approval, list-approvals, decide-approval]
+  - name: canaries-of-admins
+    callers: ["spiffe://coatcheck.example/admin"]
+    actions: [explain-policy, suspend-caller, restore-caller, list-suspensions, query-audit, report-exposure, report-exposure-subjects]
+  - name: canaries-planted
+    callers: ["spiffe://coatcheck.example/admin"]
+    actions: [create-honeytoken, list-honeytokens, delete-honeytoken, import-tokens]
+    profiles: [card, note]
 `
 
 // addRules appends rules to the policy of setPolicy.
@@ -255,6 +266,58 @@ func requestCanaries(t *testing.T, p *process, dir string, said *strings.Builder
 		note(said, err)
 		_, err = decides.RevokeApproval(ctx, &coatcheckv1.RevokeApprovalRequest{Id: id})
 		note(said, err)
+	}
+}
+
+// askCanaries puts canaries into what operators and privacy officers ask.
+func askCanaries(t *testing.T, p *process, dir string, said *strings.Builder) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conn := p.dial(t, dir, "admin")
+	rules, callers := coatcheckv1.NewPolicyServiceClient(conn), coatcheckv1.NewCallerServiceClient(conn)
+	traps, tokens := coatcheckv1.NewHoneytokenServiceClient(conn), coatcheckv1.NewTokenServiceClient(conn)
+	log, privacy := coatcheckv1.NewAuditServiceClient(conn), coatcheckv1.NewPrivacyServiceClient(conn)
+	planted, err := traps.CreateHoneytoken(ctx, &coatcheckv1.CreateHoneytokenRequest{Profile: "note", Note: canaryNote})
+	if note(said, err); err != nil {
+		t.Error(err) // the note is kept, sealed
+	}
+	_, err = traps.DeleteHoneytoken(ctx, &coatcheckv1.DeleteHoneytokenRequest{Token: planted.GetHoneytoken().GetToken()})
+	note(said, err)
+	for _, name := range []string{canaryCard, canarySpaced, canaryNote, canaryMail, canarySubject} {
+		_, err := rules.Explain(ctx, &coatcheckv1.ExplainRequest{Caller: name, Action: name, Profile: name, Purpose: name})
+		note(said, err)
+		_, err = rules.Explain(ctx, &coatcheckv1.ExplainRequest{Caller: "dns:a.example", Action: "detokenize", Profile: "card", Purpose: name, StatedReason: name})
+		note(said, err)
+		_, err = callers.SuspendCaller(ctx, &coatcheckv1.SuspendCallerRequest{Caller: name})
+		note(said, err)
+		_, err = callers.RestoreCaller(ctx, &coatcheckv1.RestoreCallerRequest{Caller: name})
+		note(said, err)
+		_, err = callers.ListSuspensions(ctx, &coatcheckv1.ListSuspensionsRequest{PageToken: name})
+		note(said, err)
+		_, err = traps.CreateHoneytoken(ctx, &coatcheckv1.CreateHoneytokenRequest{Profile: name, Note: name})
+		note(said, err)
+		_, err = traps.ListHoneytokens(ctx, &coatcheckv1.ListHoneytokensRequest{Profile: "card", PageToken: name})
+		note(said, err)
+		_, err = traps.DeleteHoneytoken(ctx, &coatcheckv1.DeleteHoneytokenRequest{Token: name, Profile: "card"})
+		note(said, err)
+		_, err = tokens.ImportTokens(ctx, &coatcheckv1.ImportTokensRequest{Items: []*coatcheckv1.ImportedToken{
+			{Token: name, Request: &coatcheckv1.TokenizeRequest{Profile: "note", Value: name}},
+		}})
+		note(said, err)
+		_, err = log.QueryEvents(ctx, &coatcheckv1.QueryEventsRequest{Filter: &coatcheckv1.AuditFilter{Subject: name}, PageToken: name})
+		note(said, err)
+		_, err = log.QueryEvents(ctx, &coatcheckv1.QueryEventsRequest{Filter: &coatcheckv1.AuditFilter{Profile: name, Purpose: name, Caller: name}})
+		note(said, err)
+		report, err := privacy.ReportExposure(ctx, &coatcheckv1.ReportExposureRequest{
+			Since: timestamppb.New(time.Now().Add(-time.Hour)), Subject: name, Profile: []string{"", name}[len(name)%2],
+		})
+		for err == nil {
+			_, err = report.Recv()
+		}
+		if !errors.Is(err, io.EOF) {
+			note(said, err)
+		}
 	}
 }
 
