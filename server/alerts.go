@@ -33,7 +33,7 @@ func (d *deed) notify(err error) {
 //
 // Errors: those of audit.Log.Commit. The event is then as it was.
 func (s *Server) commitEvent(c *call) error {
-	states := c.unit.States
+	alone := c.unit.Empty()
 	thief, err := s.suspendThief(c)
 	if err != nil {
 		return err
@@ -53,9 +53,11 @@ func (s *Server) commitEvent(c *call) error {
 			s.bursts.Withdraw(c.event.Caller, n, burst)
 		}
 		c.event.Alerts = before
-		if thief && errors.Is(err, tokenizer.ErrConflict) {
-			c.unit.States = states
-			return s.commitEvent(c) // another call of the thief was first
+		if thief && alone && errors.Is(err, tokenizer.ErrConflict) {
+			// Nothing but the suspension can have been in the way: another call of the
+			// thief was first. Of a unit with more to it the call is done again.
+			c.unit.States = nil
+			return s.commitEvent(c)
 		}
 		return err
 	}

@@ -306,3 +306,37 @@ func TestListsDoNotTellOfHoneytokens(t *testing.T) {
 		t.Errorf("listed %v, want %v", got, want)
 	}
 }
+
+// However many uses of a honeytoken come at once, each is on record as one.
+func TestEachUseOfManyAlerts(t *testing.T) {
+	in := servertest.Start(t, servertest.Options{SuspendThieves: true})
+	trap := plant(t, in, "note")
+	client := auditor(t, in)
+	const n = 16
+	reasons := make(chan string, n)
+	for range n {
+		go func() {
+			_, err := client.Detokenize(deadline(t), &coatcheckv1.DetokenizeRequest{Token: trap, Purpose: "support"})
+			reasons <- reason(err)
+		}()
+	}
+	used := 0
+	for range n {
+		switch <-reasons {
+		case "TOKEN_NOT_FOUND":
+			used++
+		case "CALLER_SUSPENDED":
+		default:
+			t.Error("answered otherwise")
+		}
+	}
+	alerts := 0
+	for _, e := range events(t, in) {
+		if e["alerts"] != nil {
+			alerts++
+		}
+	}
+	if used == 0 || alerts != used {
+		t.Errorf("%d uses, %d alerts", used, alerts)
+	}
+}
