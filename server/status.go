@@ -170,7 +170,7 @@ var refusals = []refusal{
 	{err: tokenizer.ErrNotImportable, code: codes.FailedPrecondition, reason: "NOT_IMPORTABLE", message: "values of the profile are not kept, or must not have been kept elsewhere"},
 	{err: tokenizer.ErrNoHoneytokens, code: codes.FailedPrecondition, reason: "NO_HONEYTOKENS", message: "of tokens of the profile nothing is stored, so none can be told from the others"},
 	{err: tokenizer.ErrNoLookup, code: codes.FailedPrecondition, reason: "LOOKUP_NOT_DECLARED", message: "the profile doesn't declare lookup"},
-	{err: errApprovalNotNeeded, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_NEEDED", message: "the policy allows this without an approval"},
+	{err: errApprovalNotNeeded, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_NEEDED", message: "the policy allows this without an approval; if it is about a form or a rule, name it"},
 	{err: errApprovalNotFound, code: codes.NotFound, reason: "APPROVAL_NOT_FOUND", message: "no such approval, or no more"},
 	{err: errApprovalNotPending, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_PENDING", message: "the request has been decided on, was withdrawn, or has expired"},
 	{err: errApprovalNotInForce, code: codes.FailedPrecondition, reason: "APPROVAL_NOT_IN_FORCE", message: "it is not granted, or over"},

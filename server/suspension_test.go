@@ -35,11 +35,20 @@ func TestDamagedSuspension(t *testing.T) {
 			return reason(err) == "CALLER_SUSPENDED"
 		}
 	}
-	// As another server of the store would have written them, one not as it was.
+	// As another server of the store would have written them, one not as it was; all at
+	// once, so that who follows the store sees all of them or none.
 	const other = "spiffe://coatcheck.example/payments"
-	setState(t, in, suspensionKey(shop), nil, []byte(`{"caller":`))
-	setState(t, in, suspensionKey(other), nil, fmt.Appendf(nil, `{"caller":%q}`, other))
-	setState(t, in, suspensionKey("cn:x"), nil, fmt.Appendf(nil, `{"caller":%q}`, "cn:y"))
+	_, err := in.Store.Commit(t.Context(), tokenizer.Unit{
+		States: []tokenizer.StateChange{
+			{Key: suspensionKey(shop), New: []byte(`{"caller":`)},
+			{Key: suspensionKey(other), New: fmt.Appendf(nil, `{"caller":%q}`, other)},
+			{Key: suspensionKey("cn:x"), New: fmt.Appendf(nil, `{"caller":%q}`, "cn:y")},
+		},
+		Event: func(tokenizer.Outcome) []byte { return []byte("{}") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	waitFor(t, "the suspension that is damaged", refused(in, "checkout"))
 	waitFor(t, "the one that is not", refused(in, "payments"))
 	list := func(admin coatcheckv1.CallerServiceClient, want int) {
